@@ -1,0 +1,1 @@
+"""Questions over any evidence: digests, verification, identification, scanning, searching."""

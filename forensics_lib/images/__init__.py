@@ -1,0 +1,1 @@
+"""Container images as they travel: archives and layouts, manifests, configurations, layers and their history."""

@@ -1,0 +1,1 @@
+"""Read-only bytes: files, slices of them, and what is inside compressed ones."""

@@ -1,0 +1,1 @@
+"""Read-only file systems: a folder, a tar archive, one image layer, several layers merged."""
