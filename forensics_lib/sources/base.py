@@ -1,0 +1,161 @@
+"""Read-only random-access bytes: the lowest idea of the library."""
+
+from __future__ import annotations
+
+import bisect
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, BinaryIO, cast
+
+from forensics_lib.model import Origin
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["BLOCK", "BytesSource", "ExtentSource", "SliceSource", "Source"]
+
+BLOCK = 256 << 10
+"""Bytes read at a time: large enough to make calls cheap, small enough to stay in a core's cache while it is hashed."""
+
+
+class Source(ABC):
+    """Read-only random-access bytes: a file, a part of one, or what is inside a compressed one.
+
+    Reads are positional, so threads and nested sources never disturb each other.
+
+    Attributes:
+        origin: where these bytes come from.
+        size: their number.
+    """
+
+    origin: Origin
+    size: int
+
+    @abstractmethod
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position; short only at the end.
+
+        Raises:
+            DamagedData: the range exists but cannot be read.
+        """
+
+    def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from a position on, block by block."""
+        end = self.size if length is None else min(self.size, offset + length)
+        while offset < end:
+            data = self.read_at(offset, min(BLOCK, end - offset))
+            if not data:
+                return
+            yield data
+            offset += len(data)
+
+    def slice(self, offset: int, length: int, label: str) -> SliceSource:
+        """A part of these bytes as a source of its own."""
+        return SliceSource(self, offset, length, self.origin.to(label, offset))
+
+    def open(self) -> BinaryIO:
+        """The bytes as a seekable, read-only binary file."""
+        return cast("BinaryIO", io.BufferedReader(_RawReader(self), 64 << 10))
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing
+        """Release what the source holds; reading it afterwards is an error."""
+
+
+class BytesSource(Source):
+    """Bytes that are in memory already."""
+
+    def __init__(self, data: bytes, origin: Origin) -> None:
+        """Serve `data`."""
+        self.data = data
+        self.size = len(data)
+        self.origin = origin
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position; short only at the end."""
+        return self.data[max(offset, 0) : max(offset, 0) + max(length, 0)]
+
+
+class SliceSource(Source):
+    """A contiguous part of another source; cut at that source's end."""
+
+    def __init__(self, parent: Source, offset: int, length: int, origin: Origin) -> None:
+        """Serve `length` bytes of `parent` from `offset` on."""
+        self.parent = parent
+        self.offset = offset
+        self.size = max(0, min(length, parent.size - offset))
+        self.origin = origin
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position; short only at the end."""
+        length = min(length, self.size - offset)
+        return self.parent.read_at(self.offset + offset, length) if length > 0 else b""
+
+    def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from a position on, block by block."""
+        end = self.size if length is None else min(self.size, offset + length)
+        return self.parent.blocks(self.offset + offset, max(0, end - offset))
+
+
+class ExtentSource(Source):
+    """Scattered extents of another source, with zeros in the holes between them.
+
+    Args:
+        parent: where the extents lie.
+        extents: (logical offset, offset in the parent, length), ascending and not overlapping.
+        size: logical size in bytes.
+    """
+
+    def __init__(self, parent: Source, extents: Sequence[tuple[int, int, int]], size: int, origin: Origin) -> None:
+        """Serve the extents as one run of bytes."""
+        self.parent = parent
+        self.extents = tuple(extents)
+        self.size = size
+        self.origin = origin
+        self._starts = [logical for logical, _, _ in self.extents]
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position, holes as zeros; short only at the end."""
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        data = bytearray(end - offset)
+        for logical, physical, size in self.extents[max(0, bisect.bisect_right(self._starts, offset) - 1) :]:
+            if logical >= end:
+                break
+            start, stop = max(logical, offset), min(logical + size, end)
+            if start < stop:
+                part = self.parent.read_at(physical + start - logical, stop - start)
+                data[start - offset : start - offset + len(part)] = part
+        return bytes(data)
+
+
+class _RawReader(io.RawIOBase):
+    """Cursor over a source for callers that want a file object."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
+        if base + offset < 0:
+            raise ValueError("negative seek position")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: WriteableBuffer) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._source.read_at(self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)

@@ -1,0 +1,379 @@
+"""What is inside compressed bytes: streamed block by block, or spooled for random access.
+
+The compression is told by its magic, never by a media type or a file name. Reads gzip (several members; RFC 1952),
+zstd (several and skippable frames, so zstd:chunked too; RFC 8878), xz and bzip2 (several streams). A bomb ends at a
+limit; damaged or cut input yields what could be decoded and then says what is wrong.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol, cast
+
+from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
+from forensics_lib.model import Origin
+from forensics_lib.sources.base import BLOCK, Source
+
+__all__ = ["Compression", "Limits", "SpoolSource", "decompress", "sniff"]
+
+
+class Compression(StrEnum):
+    """How bytes are compressed, as their magic tells."""
+
+    NONE = "none"
+    GZIP = "gzip"
+    ZSTD = "zstd"
+    XZ = "xz"
+    BZIP2 = "bzip2"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on what evidence may ask for.
+
+    Attributes:
+        ratio: decompressed bytes per compressed byte, looked at only beyond `ratio_from` bytes.
+        ratio_from: decompressed bytes below which any ratio is fine.
+        total: decompressed bytes of one stream.
+        spool: bytes of decompressed layers that are kept on disk at a time for random access.
+        entries: members of one archive.
+    """
+
+    ratio: int = 1000
+    ratio_from: int = 1 << 30
+    total: int = 1 << 40
+    spool: int = 16 << 30
+    entries: int = 10_000_000
+
+
+_MAGICS = (
+    (b"\x1f\x8b\x08", Compression.GZIP),
+    (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
+    (b"\xfd7zXZ\x00", Compression.XZ),
+)
+_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
+_ZSTD_WINDOW_LOG = 27  # 128 MiB, what `zstd -d` accepts without being told otherwise
+_XZ_MEMORY = 256 << 20
+_STEP = 1 << 20
+
+
+def sniff(head: bytes) -> Compression:
+    """The compression by the first bytes (16 are enough)."""
+    for magic, compression in _MAGICS:
+        if head.startswith(magic):
+            return compression
+    if head.startswith(b"BZh") and head[3:4].isdigit() and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
+        return Compression.BZIP2
+    if len(head) >= 8 and int.from_bytes(head[:4], "little") in _SKIPPABLE:
+        return Compression.ZSTD
+    return Compression.NONE
+
+
+class _Member(Protocol):
+    """One gzip member, zstd frame, xz or bzip2 stream."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def feed(self, data: bytes) -> Iterator[bytes]: ...
+
+
+class _GzipMember:
+    """isal keeps input it had no room for in `unconsumed_tail`."""
+
+    def __init__(self) -> None:
+        from isal import isal_zlib
+
+        self._decoder = isal_zlib.decompressobj(31)
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while True:
+            block = self._decoder.decompress(data, _STEP)
+            yield block
+            data = self._decoder.unconsumed_tail
+            if self._decoder.eof or (not data and len(block) < _STEP):
+                return
+
+
+class _PullDecoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+
+
+class _PullMember:
+    """The interface that bz2, lzma and zstd share: input is kept inside until output was asked for."""
+
+    def __init__(self, decoder: _PullDecoder) -> None:
+        self._decoder = decoder
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        yield self._decoder.decompress(data, _STEP)
+        while not self._decoder.eof and not self._decoder.needs_input:
+            block = self._decoder.decompress(b"", _STEP)
+            if not block:
+                return
+            yield block
+
+
+def _zstd_member() -> _Member:
+    from forensics_lib.sources._zstd import DecompressionParameter, ZstdDecompressor
+
+    return _PullMember(ZstdDecompressor(options={DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}))
+
+
+_MEMBERS: dict[Compression, Callable[[], _Member]] = {
+    Compression.GZIP: _GzipMember,
+    Compression.ZSTD: _zstd_member,
+    Compression.XZ: lambda: _PullMember(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)),
+    Compression.BZIP2: lambda: _PullMember(bz2.BZ2Decompressor()),
+}
+
+
+def decompress(
+    blocks: Iterable[bytes],
+    compression: Compression,
+    origin: Origin,
+    limits: Limits | None = None,
+    on_problem: Callable[[ForensicsError], None] | None = None,
+) -> Iterator[bytes]:
+    """The decompressed bytes, block by block.
+
+    Args:
+        blocks: the compressed bytes.
+        compression: as `sniff` told; NONE passes the blocks through.
+        origin: named in errors.
+        limits: bounds on the output.
+        on_problem: told of bytes after the end that are no further member, which are then passed over.
+
+    Raises:
+        DamagedData: the input is cut or corrupt; everything decoded before it was yielded.
+        LimitExceeded: a bomb.
+        UnsupportedFormat: the stream needs more memory than is allowed.
+    """
+    if compression is Compression.NONE:
+        yield from blocks
+        return
+    limits = limits or Limits()
+    errors = _decoder_errors(compression)
+    member: _Member | None = None
+    consumed = produced = 0
+    trailing = False
+    for data in blocks:
+        consumed += len(data)
+        while data and not trailing:
+            if member is None:
+                data, trailing = _next_member(data, compression, bool(produced))
+                if trailing:
+                    if on_problem is not None:
+                        on_problem(_trailing(compression, origin, consumed - len(data)))
+                    break
+                if not data:
+                    break
+                member = _MEMBERS[compression]()
+            try:
+                for block in member.feed(data):
+                    if block:
+                        produced += len(block)
+                        _check(produced, consumed, limits, origin)
+                        yield block
+            except errors as error:
+                raise _translated(error, compression, origin, consumed - len(data)) from error
+            data = member.unused_data if member.eof else b""
+            if member.eof:
+                member = None
+    if member is not None:
+        raise DamagedData(
+            f"{compression} stream is cut off: it ends after {consumed} bytes in the middle of its data",
+            origin=origin,
+            offset=consumed,
+        )
+
+
+def _next_member(data: bytes, compression: Compression, started: bool) -> tuple[bytes, bool]:
+    """Where the next member starts in `data` (zero padding passed over), and whether something else stands there."""
+    if not started:
+        return data, False
+    data = data.lstrip(b"\0")
+    # fewer bytes than a magic may be the start of one that the block border cuts
+    starts = {Compression.GZIP: b"\x1f\x8b", Compression.XZ: b"\xfd7zXZ\0", Compression.BZIP2: b"BZh"}
+    if compression is Compression.ZSTD:
+        known = len(data) < 4 or sniff(data[:16].ljust(8, b"\0")) is Compression.ZSTD
+    else:
+        magic = starts[compression]
+        known = data[: len(magic)] == magic[: len(data)]
+    return data, bool(data) and not known
+
+
+def _trailing(compression: Compression, origin: Origin, offset: int) -> DamagedData:
+    message = f"bytes after the end of the {compression} stream are no {compression}"
+    return DamagedData(message, origin=origin, offset=offset)
+
+
+def _check(produced: int, consumed: int, limits: Limits, origin: Origin) -> None:
+    if produced > limits.total:
+        raise LimitExceeded(f"more than {limits.total} decompressed bytes", origin=origin)
+    if produced > limits.ratio_from and produced > limits.ratio * consumed:
+        raise LimitExceeded(f"decompression bomb: {consumed} bytes gave more than {produced}", origin=origin)
+
+
+def _decoder_errors(compression: Compression) -> tuple[type[Exception], ...]:
+    if compression is Compression.GZIP:
+        from isal.isal_zlib import IsalError
+
+        return (cast("type[Exception]", IsalError), ValueError)  # its stub declares an instance
+    if compression is Compression.ZSTD:
+        from forensics_lib.sources._zstd import ZstdError
+
+        return (ZstdError, ValueError)
+    return (lzma.LZMAError, OSError, EOFError, ValueError)
+
+
+def _translated(error: Exception, compression: Compression, origin: Origin, offset: int) -> ForensicsError:
+    text = str(error)
+    if "too much memory" in text or "Memory usage limit" in text:
+        return UnsupportedFormat(f"{compression} stream asks for a larger window than {_ZSTD_WINDOW_LOG} bits: {text}")
+    return DamagedData(f"{compression} stream is damaged: {text}", origin=origin, offset=offset)
+
+
+class SpoolSource(Source):
+    """Random access to compressed bytes.
+
+    They are decompressed once, as far as a read needs, into an anonymous temporary file; the next read continues from
+    there. A file was chosen over seek points because it serves every compression alike, needs no decoder internals and
+    keeps memory constant; small streams never leave memory. The file has no name and is gone with the process.
+
+    Args:
+        parent: the compressed bytes.
+        compression: as `sniff` told.
+        origin: of the decompressed bytes.
+        limits: bounds on the output.
+    """
+
+    _IN_MEMORY = 1 << 20
+
+    def __init__(self, parent: Source, compression: Compression, origin: Origin, limits: Limits | None = None) -> None:
+        """Prepare; nothing is decompressed yet."""
+        self.parent = parent
+        self.compression = compression
+        self.origin = origin
+        self.limits = limits or Limits()
+        self.error: ForensicsError | None = None
+        self._lock = threading.RLock()
+        self._blocks: Iterator[bytes] | None = None
+        self._spool: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._done = False
+        self._length = 0
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        """Number of decompressed bytes; asking decompresses everything."""
+        with self._lock:
+            self._fill(None)
+            return self._length
+
+    @property
+    def held(self) -> int:
+        """Bytes that the spool holds at present."""
+        return self._length
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position; short only at the end.
+
+        Raises:
+            DamagedData: the range lies behind the place where the compressed stream is damaged.
+        """
+        if length <= 0:
+            return b""
+        with self._lock:
+            self._fill(offset + length)
+            if offset + length > self._length and self.error is not None:
+                raise self.error
+            if self._spool is None or offset >= self._length:
+                return b""
+            self._spool.seek(offset)
+            return self._spool.read(min(length, self._length - offset))
+
+    def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from a position on; a full pass from the start streams and spools nothing."""
+        if offset == 0 and length is None and not self._done:
+            yield from self.stream()
+            return
+        while length is None or length > 0:
+            data = self.read_at(offset, BLOCK if length is None else min(BLOCK, length))
+            if not data:
+                return
+            yield data
+            offset += len(data)
+            length = None if length is None else length - len(data)
+
+    def stream(self, on_problem: Callable[[ForensicsError], None] | None = None) -> Iterator[bytes]:
+        """One pass over the decompressed bytes without keeping them."""
+        return decompress(self.parent.blocks(), self.compression, self.origin, self.limits, on_problem)
+
+    def _fill(self, end: int | None) -> None:
+        if self._done or (end is not None and end <= self._length):
+            return
+        if self._blocks is None:
+            self._blocks = self.stream()
+        if self._spool is None:
+            self._spool = tempfile.SpooledTemporaryFile(max_size=self._IN_MEMORY)  # noqa: SIM115 - lives with the source
+        self._spool.seek(0, os.SEEK_END)
+        try:
+            for block in self._blocks:
+                if self._length + len(block) > self.limits.spool:
+                    raise LimitExceeded(
+                        f"decompressed stream is larger than the spool limit of {self.limits.spool} bytes",
+                        origin=self.origin,
+                    )
+                self._spool.write(block)
+                self._length += len(block)
+                if end is not None and self._length >= end:
+                    return
+        except ForensicsError as error:
+            self.error = error
+        self._done = True
+        self._blocks = None
+
+    def close(self) -> None:
+        """Give the spool back; a later read decompresses again."""
+        with self._lock:
+            if self._spool is not None:
+                self._spool.close()
+            self._spool = None
+            self._blocks = None
+            self._done = False
+            self._length = 0
+            self.error = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without the spool."""
+        return (SpoolSource, (self.parent, self.compression, self.origin, self.limits))
