@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from forensics_lib.errors import DamagedData
 from forensics_lib.model import Origin
 
 if TYPE_CHECKING:
@@ -77,24 +78,36 @@ class BytesSource(Source):
 
 
 class SliceSource(Source):
-    """A contiguous part of another source; cut at that source's end."""
+    """A contiguous part of another source.
+
+    The part may be declared longer than what is there (a truncated archive, a partition beyond the end of its disk):
+    what is there can be read, reading on raises.
+    """
 
     def __init__(self, parent: Source, offset: int, length: int, origin: Origin) -> None:
         """Serve `length` bytes of `parent` from `offset` on."""
         self.parent = parent
         self.offset = offset
-        self.size = max(0, min(length, parent.size - offset))
+        self.size = length
         self.origin = origin
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """The bytes at a position; short only at the end."""
-        length = min(length, self.size - offset)
-        return self.parent.read_at(self.offset + offset, length) if length > 0 else b""
+        """The bytes at a position; short only at the end.
 
-    def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes from a position on, block by block."""
-        end = self.size if length is None else min(self.size, offset + length)
-        return self.parent.blocks(self.offset + offset, max(0, end - offset))
+        Raises:
+            DamagedData: the parent ends before the declared length of this part.
+        """
+        length = min(length, self.size - offset)
+        if length <= 0:
+            return b""
+        data = self.parent.read_at(self.offset + offset, length)
+        if len(data) < length:
+            raise DamagedData(
+                f"{self.size} bytes are declared, only {offset + len(data)} are there",
+                origin=self.origin,
+                offset=offset,
+            )
+        return data
 
 
 class ExtentSource(Source):

@@ -117,7 +117,10 @@ class SourceStream(Stream):
             self._pos += length
             return length
         start = self.position
-        self._base = min(start + length, max(self._source.size, start))
+        target = start + length
+        if not self._source.read_at(target - 1, 1):  # beyond the end: only then is the size worth asking for
+            target = max(start, self._source.size)
+        self._base = target
         self._block = b""
         self._pos = 0
-        return self._base - start
+        return target - start

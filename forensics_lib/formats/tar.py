@@ -1,0 +1,522 @@
+"""Tar archives, read for evidence: nothing is refused, nothing is hidden.
+
+Reads v7, ustar, GNU (long names, base-256 numbers, old sparse files), pax (local and global records, sparse 0.0, 0.1
+and 1.0), star and Solaris headers. Every member is returned, duplicates too, with where it lies; what breaks a rule is
+an anomaly of the member. After damage the reader goes on at the next valid header, after the end-of-archive marker it
+looks for a further archive.
+
+Specification: POSIX.1-2017 pax, "ustar Interchange Format" and "pax Interchange Format"; GNU tar manual, "Basic Tar
+Format" and "Storing Sparse Files"; star(5).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import BinaryIO
+from zlib import adler32
+
+from forensics_lib.errors import DamagedData, LimitExceeded, NotAFile
+from forensics_lib.formats import pax as _pax
+from forensics_lib.formats import tar_sparse
+from forensics_lib.model import Origin
+from forensics_lib.sources.base import ExtentSource, Source
+from forensics_lib.sources.stream import Stream
+
+__all__ = ["BLOCK_SIZE", "TarDecoder", "TarEntry"]
+
+BLOCK_SIZE = 512
+_ZERO = bytes(BLOCK_SIZE)
+_HEADER_ONLY = "123456"
+_EXTENSIONS = frozenset(b"xXgLK")
+_MAX_EXTENSION = 16 << 20
+_NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
+# Records that change how the archive is read; all others only describe the member.
+_STRUCTURAL = (b"path", b"linkpath", b"size", b"GNU.sparse.name", b"GNU.sparse.major", b"GNU.sparse.map")
+
+AFTER_END = "lies after the end-of-archive marker, where extracting tools do not look"
+
+
+class TarEntry:
+    """One member of a tar archive.
+
+    Attributes:
+        name: as the archive says (a long name resolved), undecodable bytes as surrogates; not cleaned.
+        raw_name: the same as bytes.
+        typeflag: one character, as POSIX names them; "0" also where an old archive has NUL.
+        linkname: target of a link, else empty.
+        size: bytes of content, holes of a sparse file included.
+        stored_size: bytes of content in the archive.
+        header: the 512 bytes of its header block.
+        header_offset: where that block lies in the archive.
+        first_offset: where its first extension header lies; `header_offset` when it has none.
+        data_offset: where its content lies.
+        pax: the extended header records in force for it, as bytes.
+        sparse: (offset, length) of each stored part of a sparse file; None for others.
+    """
+
+    __slots__ = (
+        "_faults",
+        "_origin",
+        "_source",
+        "data_offset",
+        "first_offset",
+        "header",
+        "header_offset",
+        "linkname",
+        "name",
+        "pax",
+        "raw_name",
+        "size",
+        "sparse",
+        "stored_size",
+        "typeflag",
+    )
+
+    name: str
+    raw_name: bytes
+    typeflag: str
+    linkname: str
+    size: int
+    stored_size: int
+    header: bytes
+    header_offset: int
+    first_offset: int
+    data_offset: int
+    pax: Mapping[bytes, bytes]
+    sparse: tuple[tuple[int, int], ...] | None
+    _source: Source | None
+    _origin: Origin | None
+    _faults: list[str] | None
+
+    def __repr__(self) -> str:
+        """Type, name and size."""
+        return f"TarEntry({self.typeflag!r}, {self.name!r}, {self.size} bytes @{self.header_offset})"
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a regular file with content of its own (a hard link is not)."""
+        return self.typeflag in "07S" and not (self.typeflag == "0" and self.raw_name.endswith(b"/"))
+
+    @property
+    def mode(self) -> int:
+        """Permission bits (the archive's field may hold file type bits too)."""
+        return _number(self.header[100:108]) or 0
+
+    @property
+    def uid(self) -> int:
+        """Owner's number."""
+        return self._decimal(b"uid", 108, 116)
+
+    @property
+    def gid(self) -> int:
+        """Group's number."""
+        return self._decimal(b"gid", 116, 124)
+
+    @property
+    def mtime_ns(self) -> int:
+        """Time of last change of the content, nanoseconds since 1970."""
+        recorded = _pax.parse_seconds(self.pax[b"mtime"]) if self.pax.get(b"mtime") else None
+        return (_number(self.header[136:148]) or 0) * 10**9 if recorded is None else recorded
+
+    @property
+    def atime_ns(self) -> int | None:
+        """Time of last access, nanoseconds since 1970; None when not recorded."""
+        return self._time(b"atime", 345, 476)
+
+    @property
+    def ctime_ns(self) -> int | None:
+        """Time of last change of the inode, nanoseconds since 1970; None when not recorded."""
+        return self._time(b"ctime", 357, 488)
+
+    @property
+    def btime_ns(self) -> int | None:
+        """Time of creation (a libarchive record), nanoseconds since 1970; None when not recorded."""
+        return _pax.parse_seconds(self.pax.get(b"LIBARCHIVE.creationtime", b""))
+
+    @property
+    def uname(self) -> str:
+        """Owner's name."""
+        return _text(self.pax.get(b"uname") or self._named(265))
+
+    @property
+    def gname(self) -> str:
+        """Group's name."""
+        return _text(self.pax.get(b"gname") or self._named(297))
+
+    @property
+    def rdev(self) -> tuple[int, int]:
+        """Major and minor number of a device."""
+        major = self.pax.get(b"SCHILY.devmajor", b"")
+        minor = self.pax.get(b"SCHILY.devminor", b"")
+        if self.header[257:262] != b"ustar":
+            return (0, 0)
+        return (
+            int(major) if _plain(major) else _number(self.header[329:337]) or 0,
+            int(minor) if _plain(minor) else _number(self.header[337:345]) or 0,
+        )
+
+    @property
+    def xattrs(self) -> dict[str, bytes]:
+        """Extended attributes by full name, e.g. ``security.capability``."""
+        return _pax.xattrs(self.pax) if self.pax else {}
+
+    @property
+    def anomalies(self) -> tuple[str, ...]:
+        """What breaks a rule of the format, in words; empty for a clean member."""
+        found = list(self._faults or ())
+        for label, start, end in _NUMBERS:
+            if _number(self.header[start:end]) is None:
+                found.append(f"{label} field holds no number: {self.header[start:end]!r}")
+        found.extend(
+            f"{key.decode()} record holds no time: {self.pax[key][:40]!r}"
+            for key in (b"mtime", b"atime", b"ctime")
+            if self.pax.get(key) and _pax.parse_seconds(self.pax[key]) is None
+        )
+        if b"\0" in self.raw_name:
+            found.append("name contains NUL")
+        if self.typeflag == "0" and self.raw_name.endswith(b"/"):
+            found.append("regular file whose name ends with a slash (a folder for most tools)")
+        return tuple(found)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the member lies."""
+        return (self._origin or Origin("tar")).to(f"tar member {self.name}", self.header_offset)
+
+    def content(self) -> Source:
+        """The content as a source, holes of a sparse file as zeros.
+
+        Raises:
+            NotAFile: the member has no content of its own, or the archive was read as a stream.
+        """
+        if self._source is None:
+            raise NotAFile(f"{self.name!r} was read from a stream; its content has passed")
+        if self.typeflag in _HEADER_ONLY and not self.stored_size:
+            raise NotAFile(f"{self.name!r} has no content of its own")
+        stored = self._source.slice(self.data_offset, self.stored_size, f"content of {self.name}")
+        if self.sparse is None:
+            return stored
+        return ExtentSource(stored, tar_sparse.extents(self.sparse), self.size, stored.origin)
+
+    def open(self) -> BinaryIO:
+        """The content as a binary file.
+
+        Raises:
+            NotAFile: as `content`.
+        """
+        return self.content().open()
+
+    def chunks(self, stream: Stream) -> Iterator[bytes | memoryview]:
+        """The content from a stream that stands at `data_offset`, piece by piece, holes as zeros.
+
+        Raises:
+            DamagedData: the archive ends before the content does.
+        """
+        if self.sparse is not None:
+            yield from tar_sparse.expand(stream, self.sparse, self.size)
+            return
+        left = self.stored_size
+        for chunk in stream.chunks(left):
+            left -= len(chunk)
+            yield chunk
+        if left:
+            raise DamagedData(
+                f"content is cut off: {left} of {self.stored_size} bytes are missing",
+                origin=self.origin,
+                offset=self.data_offset + self.stored_size - left,
+            )
+
+    def _decimal(self, key: bytes, start: int, end: int) -> int:
+        recorded = self.pax.get(key, b"")
+        if _plain(recorded):
+            return int(recorded)
+        return _number(self.header[start:end]) or 0
+
+    def _time(self, key: bytes, gnu: int, star: int) -> int | None:
+        recorded = self.pax.get(key)
+        if recorded:
+            return _pax.parse_seconds(recorded)
+        header = self.header
+        start = gnu if header[257:263] == b"ustar " else star if header[508:512] == b"tar\0" else 0
+        if not start or not header[start : start + 12].strip(b"\0 "):
+            return None
+        seconds = _number(header[start : start + 12])
+        return None if seconds is None else seconds * 10**9
+
+    def _named(self, start: int) -> bytes:
+        return self.header[start : start + 32].split(b"\0", 1)[0] if self.header[257:262] == b"ustar" else b""
+
+
+_NUMBERS = (("mode", 100, 108), ("uid", 108, 116), ("gid", 116, 124), ("size", 124, 136), ("mtime", 136, 148))
+
+
+class TarDecoder:
+    """The members of one archive, in order.
+
+    Iterate it once. The stream stands at the content of a member when that is handed out; what the caller does not
+    read is passed over.
+
+    Attributes:
+        faults: (offset, what) for damage that belongs to no member.
+        ended: whether an end-of-archive marker (two zero blocks) was seen.
+        trailing: bytes after that marker that are neither zero nor part of a further archive.
+    """
+
+    def __init__(
+        self, stream: Stream, *, source: Source | None = None, origin: Origin | None = None, max_entries: int = 10**7
+    ) -> None:
+        """Decode from `stream`; with `source` (the same bytes) the members can be opened later."""
+        self._stream = stream
+        self._source = source
+        self._origin = origin or (source.origin if source is not None else None)
+        self._max_entries = max_entries
+        self.faults: list[tuple[int, str]] = []
+        self.ended = False
+        self.trailing = 0
+
+    def __iter__(self) -> Iterator[TarEntry]:
+        """The members.
+
+        Raises:
+            LimitExceeded: there are more than `max_entries`.
+        """
+        stream, globals_ = self._stream, dict[bytes, bytes]()
+        pending = _Pending()
+        zeros = lost = 0
+        count = 0
+        while True:
+            offset = stream.position
+            block = stream.read(BLOCK_SIZE)
+            if len(block) < BLOCK_SIZE:
+                if block.strip(b"\0"):
+                    self._leftover(offset, len(block), "archive is cut off in the middle of a header")
+                break
+            if block == _ZERO:
+                zeros += 1
+                if zeros == 2:
+                    self.ended = True
+                    globals_.clear()
+                continue
+            if not _checksum_ok(block):
+                if not lost and not self.ended:
+                    self.faults.append((offset, "no valid header here; reading goes on at the next one"))
+                if self.ended:
+                    self.trailing += BLOCK_SIZE
+                lost += BLOCK_SIZE
+                zeros = 0
+                continue
+            if zeros == 1 and not self.ended:
+                pending.faults.append("a lone zero block stands before it")
+            if lost:
+                pending.faults.append(f"found after {lost} bytes that are no valid archive")
+            if self.ended:
+                pending.faults.append(AFTER_END)
+            zeros = lost = 0
+            if pending.first is None:
+                pending.first = offset
+            if block[156] in _EXTENSIONS:
+                entry = self._extension(block, offset, pending, globals_)
+            else:
+                entry = self._member(block, offset, pending, globals_)
+            if entry is not None:
+                count += 1
+                if count > self._max_entries:
+                    raise LimitExceeded(f"more than {self._max_entries} members", origin=self._origin, offset=offset)
+                pending = _Pending()
+                yield entry
+                self._pass_content(entry)
+        if not self.ended and not lost:
+            self.faults.append((stream.position, "no end-of-archive marker"))
+        if pending.first is not None:
+            self.faults.append((pending.first, "extension header without the member it belongs to"))
+
+    def _leftover(self, offset: int, length: int, what: str) -> None:
+        if self.ended:
+            self.trailing += length
+        else:
+            self.faults.append((offset, what))
+
+    def _pass_content(self, entry: TarEntry) -> None:
+        stream = self._stream
+        missing = entry.data_offset + entry.stored_size - stream.position
+        if missing > 0:
+            missing -= stream.skip(missing)
+        if missing == 0:
+            stream.skip(-entry.stored_size % BLOCK_SIZE)
+        else:
+            fault = f"content is cut off: {missing} of {entry.stored_size} bytes are missing"
+            entry._faults = [*(entry._faults or ()), fault]
+            self.faults.append((entry.header_offset, f"{entry.name!r}: {fault}"))
+
+    def _extension(self, block: bytes, offset: int, pending: _Pending, globals_: dict[bytes, bytes]) -> TarEntry | None:
+        size = _number(block[124:136])
+        flag = chr(block[156])
+        if size is None or size < 0 or size > _MAX_EXTENSION:
+            pending.faults.append(f"extension header {flag!r} of impossible size {size} at {offset} is passed over")
+            if size is not None and size > 0:
+                self._stream.skip(size + -size % BLOCK_SIZE)
+            return None
+        data_offset = self._stream.position
+        data = self._stream.read(size)
+        self._stream.skip(-size % BLOCK_SIZE)
+        if len(data) < size:
+            self.faults.append((offset, "archive is cut off in the middle of an extension header"))
+            return None
+        if flag == "L":
+            pending.name = data.split(b"\0", 1)[0]
+        elif flag == "K":
+            pending.linkname = data.split(b"\0", 1)[0]
+        else:
+            records, fault = _pax.parse_records(data)
+            if fault:
+                pending.faults.append(f"{fault} (at {offset})")
+            if flag == "g":
+                for key, value in records.items():
+                    if value:
+                        globals_[key] = value
+                    else:
+                        globals_.pop(key, None)
+                return self._global(block, offset, data_offset, size, records)
+            pending.records = records
+        return None
+
+    def _global(
+        self, block: bytes, offset: int, data_offset: int, size: int, records: Mapping[bytes, bytes]
+    ) -> TarEntry:
+        entry = self._new(block, offset)
+        entry.first_offset = offset
+        entry.raw_name = block[:100].split(b"\0", 1)[0]
+        entry.name = _text(entry.raw_name)
+        entry.size = 0
+        entry.stored_size = size
+        entry.data_offset = data_offset
+        entry.pax = records
+        return entry
+
+    def _new(self, block: bytes, offset: int) -> TarEntry:
+        entry = TarEntry.__new__(TarEntry)
+        entry._source = self._source
+        entry._origin = self._origin
+        entry._faults = None
+        entry.header = block
+        entry.header_offset = offset
+        entry.typeflag = chr(block[156]) if block[156] else "0"
+        entry.linkname = ""
+        entry.sparse = None
+        entry.pax = _NO_RECORDS
+        return entry
+
+    def _member(self, block: bytes, offset: int, pending: _Pending, globals_: dict[bytes, bytes]) -> TarEntry | None:
+        entry = self._new(block, offset)
+        entry.first_offset = offset if pending.first is None else pending.first
+        faults = pending.faults
+        records: Mapping[bytes, bytes] = pending.records or _NO_RECORDS
+        if globals_:
+            records = globals_ | dict(records)
+        entry.pax = records
+        name = block[:100].split(b"\0", 1)[0]
+        if block[257:263] == b"ustar\0" and block[345]:
+            prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
+            name = prefix.split(b"\0", 1)[0] + b"/" + name
+        elif block[345] and block[257:262] == b"ustar" and _gnu_prefix(block):
+            name = block[345:500].split(b"\0", 1)[0] + b"/" + name
+            faults.append("GNU header with a ustar name prefix")
+        flag = entry.typeflag
+        size = _number(block[124:136])
+        if records:
+            name = records.get(b"path") or name
+            if recorded := records.get(b"size"):
+                if _plain(recorded):
+                    size = int(recorded)
+                else:
+                    faults.append(f"size record holds no number: {recorded[:40]!r}")
+        if size is None or size < 0 or size >= 1 << 63:
+            faults.append(f"impossible size {size}; the content cannot be found")
+            size = 0
+        if pending.name is not None:
+            name = pending.name
+        if flag in "12":
+            link = pending.linkname if pending.linkname is not None else records.get(b"linkpath")
+            entry.linkname = _text(block[157:257].split(b"\0", 1)[0] if link is None or not link else link)
+        if not block[156] and name.endswith(b"/"):
+            entry.typeflag = flag = "5"
+        entry.size = entry.stored_size = size
+        if size and flag in _HEADER_ONLY and self._no_content():
+            entry.stored_size = 0
+            if flag != "1":
+                faults.append(f"type {flag!r} with a size of {size}, but no content follows")
+        if flag == "S" or (records and any(key in records for key in _STRUCTURAL[3:])):
+            name = records.get(b"GNU.sparse.name") or name
+            tar_sparse.read_map(entry, self._stream, faults)
+        entry.data_offset = self._stream.position
+        entry.raw_name = name
+        entry.name = _text(name)
+        entry._faults = faults or None
+        return entry
+
+    def _no_content(self) -> bool:
+        """Whether a member that needs no content, but states a size, is followed by the next header at once.
+
+        Old writers state the size of a hard link's target without storing it, pax writers store the content as well.
+        """
+        following = self._stream.peek(BLOCK_SIZE)
+        return len(following) < BLOCK_SIZE or following == _ZERO or _checksum_ok(following)
+
+
+class _Pending:
+    """What extension headers say of the member that follows them."""
+
+    __slots__ = ("faults", "first", "linkname", "name", "records")
+
+    def __init__(self) -> None:
+        self.first: int | None = None
+        self.name: bytes | None = None
+        self.linkname: bytes | None = None
+        self.records: dict[bytes, bytes] | None = None
+        self.faults: list[str] = []
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _plain(value: bytes) -> bool:
+    return 0 < len(value) < 20 and value.removeprefix(b"-").isdigit()
+
+
+_OCTAL = re.compile(rb"[ \0]*(-?[0-7]*)[ \0]*(?:\0.*)?", re.DOTALL)
+
+
+def _number(field: bytes) -> int | None:
+    """A header number: octal text padded with spaces or NUL, or base-256 as GNU and star write it; None if neither."""
+    if field[0] & 0x80:
+        value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
+        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
+    try:
+        return int(field.strip(b"\0 "), 8)
+    except ValueError:
+        found = _OCTAL.fullmatch(field)
+        if found is None:
+            return None
+        return int(found[1], 8) if found[1].strip(b"-") else 0
+
+
+def _checksum_ok(block: bytes) -> bool:
+    """Whether the header's checksum (of unsigned or, by old writers, signed bytes) is right."""
+    stored = _number(block[148:156])
+    if stored is None:
+        return False
+    if block.isascii():
+        # adler32's low half is 1 + the sum modulo 65521, which the sum of 512 ASCII bytes stays below
+        return (adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 256 == stored
+    rest = block[:148] + b"        " + block[156:]
+    unsigned = sum(rest)
+    return stored in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in rest))
+
+
+def _gnu_prefix(block: bytes) -> bool:
+    """Whether the fields that hold GNU's access and change times hold text instead, as an old Go writer left it."""
+    times = block[345:369]
+    return _number(times[:12]) is None and block[345:500].split(b"\0", 1)[0].isascii()
