@@ -1,0 +1,114 @@
+"""A tree held in memory by path: what archives, layers and merged layers build."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from forensics_lib.model import Origin
+from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
+
+__all__ = ["IndexTree"]
+
+
+class IndexTree(Tree):
+    """Nodes by path. It always has a root; parents that no entry describes are directories of root with mode 0755."""
+
+    def __init__(self, origin: Origin) -> None:
+        """Start with an empty root."""
+        self.origin = origin
+        self._nodes: dict[str, Node] = {"/": implied_directory("/", origin)}
+        self._children_of: dict[str, dict[str, None]] = {"/": {}}
+
+    def __len__(self) -> int:
+        """Number of nodes, the root included."""
+        return len(self._nodes)
+
+    def _lookup(self, path: str) -> Node | None:
+        return self._nodes.get(path)
+
+    def _names(self, path: str) -> Iterable[str]:
+        return self._children_of.get(path, ())
+
+    def copy(self) -> IndexTree:
+        """An independent tree of the same nodes."""
+        other = IndexTree(self.origin)
+        other._nodes = dict(self._nodes)
+        other._children_of = {path: dict(names) for path, names in self._children_of.items()}
+        return other
+
+    def put(self, node: Node) -> list[Node]:
+        """Place a node; the nodes it displaces are returned.
+
+        A directory over a directory keeps what is below it; anything else takes the place of the whole subtree. A
+        parent that is missing is implied, a parent that is no directory gives way to an implied one.
+        """
+        path = node.path
+        old = self._nodes.get(path)
+        displaced: list[Node] = []
+        if old is None:
+            displaced = self._make_parents(path, node.origin)
+            self._children_of[parent_of(path)][path.rpartition("/")[2]] = None
+        elif old.kind is NodeKind.DIR and node.kind is not NodeKind.DIR:
+            displaced = self.remove(path)
+            self._children_of[parent_of(path)][path.rpartition("/")[2]] = None
+        else:
+            displaced = [old]
+        self._nodes[path] = node
+        if node.kind is NodeKind.DIR:
+            self._children_of.setdefault(path, {})
+        return displaced
+
+    def remove(self, path: str) -> list[Node]:
+        """Take a path and everything below it away; what was there is returned, parents first."""
+        node = self._nodes.get(path)
+        if node is None or path == "/":
+            return []
+        del self._children_of[parent_of(path)][path.rpartition("/")[2]]
+        removed = []
+        stack = [path]
+        while stack:
+            current = stack.pop()
+            removed.append(self._nodes.pop(current))
+            stack.extend(join(current, name) for name in self._children_of.pop(current, ()))
+        return removed
+
+    def remove_children(self, path: str) -> list[Node]:
+        """Empty a directory; what was below it is returned."""
+        return [node for name in list(self._children_of.get(path, ())) for node in self.remove(join(path, name))]
+
+    def make_directory(self, path: str, origin: Origin) -> None:
+        """Have an implied directory at a path, in place of whatever else is there."""
+        self.put(implied_directory(path, origin))
+
+    def count_links(self) -> None:
+        """Set `nlink` of names that share one file."""
+        names = Counter((id(node.content), node.inode) for node in self._files() if node.inode)
+        for node in list(self._files()):
+            count = names[id(node.content), node.inode] if node.inode else 1
+            if count != node.nlink:
+                self._nodes[node.path] = replace(node, nlink=count)
+
+    def _files(self) -> Iterator[Node]:
+        return (node for node in self._nodes.values() if node.kind is not NodeKind.DIR)
+
+    def _make_parents(self, path: str, origin: Origin) -> list[Node]:
+        displaced: list[Node] = []
+        missing = []
+        parent = parent_of(path)
+        while (node := self._nodes.get(parent)) is None or node.kind is not NodeKind.DIR:
+            if node is not None:
+                displaced += self.remove(parent)
+            missing.append(parent)
+            parent = parent_of(parent)
+        for directory in reversed(missing):
+            self._nodes[directory] = implied_directory(directory, origin)
+            self._children_of[directory] = {}
+            self._children_of[parent_of(directory)][directory.rpartition("/")[2]] = None
+        return displaced
+
+
+def implied_directory(path: str, origin: Origin) -> Node:
+    """The directory that extracting tools make where an archive names none."""
+    return Node(path, NodeKind.DIR, 0o755, 0, 0, 0, None, origin)
