@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
 from typing import BinaryIO, Protocol
 
 from forensics_lib.errors import LimitExceeded, NotAFile, PathNotFound
@@ -15,7 +14,7 @@ from forensics_lib.sources.base import BytesSource, Source
 
 __all__ = ["Content", "Node", "NodeKind", "Tree", "byte_order", "device_number", "join", "parent_of"]
 
-_NO_XATTRS: Mapping[str, bytes] = MappingProxyType({})
+_NO_XATTRS: Mapping[str, bytes] = {}  # one for all; typed so that nobody writes to it
 _MAX_LINKS = 40  # as Linux: MAXSYMLINKS
 
 
@@ -78,7 +77,7 @@ class Node:
     rdev: int = 0
     nlink: int = 1
     inode: int = 0
-    xattrs: Mapping[str, bytes] = field(default=_NO_XATTRS)
+    xattrs: Mapping[str, bytes] = field(default_factory=lambda: _NO_XATTRS)
     content: Content | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -83,9 +83,13 @@ class Changeset:
     bookkeeping: list[Member] = field(default_factory=list)
 
 
-def read_changeset(decoder: Iterable[TarEntry], archive: Source, origin: Origin, problems: ProblemLog) -> Changeset:
-    """Sort a layer's members into content, whiteouts and bookkeeping; everything unusual becomes a problem."""
-    changeset = Changeset()
+def read_changeset(
+    decoder: Iterable[TarEntry], archive: Source, origin: Origin, problems: ProblemLog, changeset: Changeset
+) -> None:
+    """Sort a layer's members into content, whiteouts and bookkeeping; everything unusual becomes a problem.
+
+    The changeset is filled as reading goes on, so that it holds what came before any damage.
+    """
     seen: set[str] = set()
     for path, member in read_members(decoder, archive, origin, problems):
         if "/.wh." in path:
@@ -101,7 +105,6 @@ def read_changeset(decoder: Iterable[TarEntry], archive: Source, origin: Origin,
             if name.startswith("trusted.overlay."):
                 problems.add(node.origin, f"{path}: {name} in a layer archive has no effect")
         changeset.members.append(member)
-    return changeset
 
 
 def _read_mark(path: str, member: Member, changeset: Changeset, problems: ProblemLog) -> None:
@@ -123,12 +126,17 @@ def _read_mark(path: str, member: Member, changeset: Changeset, problems: Proble
         changeset.marks.append(Mark(f"{parent}/{name[len(_PREFIX) :]}", False, node.origin))
 
 
-def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog) -> list[Change]:
+def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: IndexTree | None = None) -> list[Change]:
     """Apply a layer to the tree of the layers below it, in place.
 
+    Args:
+        changeset: the layer.
+        tree: what the layers below hold; changed in place.
+        problems: gets what contradicts itself.
+        links: where hard links that `tree` has no target for are looked up.
+
     Returns:
-        The changes, in byte order of their paths. Below a deleted directory only the directory itself is listed, as
-        `docker diff` does.
+        The changes, in byte order of their paths; what goes with a deleted directory is listed too.
     """
     before: dict[str, Node | None] = {}
     hidden: dict[str, Node] = {}
@@ -143,7 +151,10 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog) -> list[C
         node = member.node
         path = node.path
         if member.link is not None:
-            node = resolve_link(member, tree._lookup(member.link) or hidden.get(member.link))
+            target = tree._lookup(member.link) or hidden.get(member.link)
+            if target is None and links is not None:
+                target = links._lookup(member.link)
+            node = resolve_link(member, target)
             if isinstance(node.content, MissingContent):
                 problems.add(node.origin, f"{path}: {node.content.message}")
         if path == "/" and node.kind is not NodeKind.DIR:
@@ -181,18 +192,13 @@ def _changes(before: dict[str, Node | None], stored: set[str], tree: IndexTree) 
     for path, old in before.items():
         new = tree._lookup(path)
         if new is None:
-            if old is not None and _is_top(path, before, tree):
+            if old is not None:
                 changes.append(Change(ChangeKind.DELETED, path, None, old))
         elif old is None:
             changes.append(Change(ChangeKind.ADDED, path, new, None))
         elif old is not new and (what := differences(old, new, path in stored)):
             changes.append(Change(ChangeKind.CHANGED, path, new, old, what))
     return sorted(changes, key=lambda change: change.path.encode("utf-8", "surrogateescape"))
-
-
-def _is_top(path: str, before: dict[str, Node | None], tree: IndexTree) -> bool:
-    parent = parent_of(path)
-    return tree._lookup(parent) is not None or before.get(parent) is None
 
 
 def differences(old: Node, new: Node, stored: bool) -> tuple[str, ...]:

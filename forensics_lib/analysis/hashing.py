@@ -1,0 +1,169 @@
+"""Digests of every artifact of the evidence, in one pass over it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+
+from forensics_lib.analysis.digests import StreamDigests, artifact_hash, digest_source, digest_stream
+from forensics_lib.analysis.inventory import Inventory, TarStream
+from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.model import ArtifactHash, Origin, Progress
+from forensics_lib.trees.base import Node, NodeKind
+
+__all__ = ["KINDS", "Meter", "digest_streams", "hash_artifacts", "report_stream"]
+
+KINDS = ("evidence", "blob", "layer", "file")
+_STORED = ("sha256",)
+
+
+class Meter:
+    """Adds up progress from several threads and tells the caller."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        """Tell `progress` of done and `total` bytes."""
+        self._progress = progress
+        self._total = total
+        self._done = 0
+        self._lock = threading.Lock()
+
+    @property
+    def tick(self) -> Callable[[int], None] | None:
+        """To be called with bytes done; None when nobody wants to know."""
+        return None if self._progress is None else self.add
+
+    def add(self, count: int) -> None:
+        """Count bytes."""
+        if self._progress is not None:
+            with self._lock:
+                self._done = min(self._total, self._done + count)
+                self._progress(self._done, self._total)
+
+
+def hash_artifacts(
+    inventory: Inventory,
+    algorithms: Sequence[str],
+    kinds: Collection[str] | None,
+    executor: Executor | None,
+    progress: Progress | None,
+    keep: Callable[[TarStream, StreamDigests], None],
+) -> Iterator[ArtifactHash]:
+    """Rows for every artifact, archive after archive as they are finished.
+
+    Args:
+        inventory: what there is.
+        algorithms: for files; other artifacts get sha256, and these too when they were asked for by kind.
+        kinds: which of `KINDS`; None for all.
+        executor: does the work; None uses a thread for each core (hashing and inflating release the interpreter).
+        progress: told of bytes done and in total.
+        keep: told of each archive's own digests, so that verification need not read it again.
+    """
+    wanted = frozenset(KINDS if kinds is None else kinds)
+    if unknown := wanted.difference(KINDS):
+        raise ValueError(f"unknown kinds of artifact: {', '.join(sorted(unknown))}; known are {', '.join(KINDS)}")
+    streams = [s for s in inventory.streams if s.kind in wanted or {"layer", "file"} & wanted]
+    blobs = inventory.blobs if "blob" in wanted else ()
+    evidence = inventory.evidence if "evidence" in wanted else None
+    total = sum(s.stored.size for s in streams) + sum(node.size for node in blobs)
+    meter = Meter(progress, total + (evidence.size if evidence is not None else 0))
+    for node in blobs:
+        yield from _hash_whole(inventory, _digester(node, meter), node.path, "blob", node.origin)
+    beside = ThreadPoolExecutor(1, thread_name_prefix="forensics_lib evidence")
+    whole = beside.submit(digest_source, evidence, _STORED, meter.tick) if evidence is not None else None
+    beside.shutdown(wait=False)
+    file_algorithms = tuple(algorithms) if "file" in wanted else ()
+    for job, digests in digest_streams(streams, file_algorithms, executor, meter):
+        keep(job, digests)
+        report_stream(job, digests, inventory)
+        if job.kind in wanted and digests.stored:
+            owner = inventory.name
+            yield artifact_hash(owner, job.path, job.kind, digests.stored_size, digests.stored, job.origin)
+        if "layer" in wanted and digests.diff_id is not None:
+            value = {"sha256": digests.diff_id.removeprefix("sha256:")}
+            yield artifact_hash(job.owner, job.path, "layer", digests.size, value, job.origin.to(job.compression))
+        yield from digests.files
+    if "file" in wanted:
+        for owner, tree in inventory.trees:
+            for node in tree.walk():
+                if node.kind is NodeKind.FILE:
+                    yield from _hash_node(inventory, owner, node, algorithms)
+    if whole is not None and evidence is not None:
+        yield from _hash_whole(inventory, whole.result, inventory.name, "evidence", evidence.origin)
+    for origin, error in inventory.unreadable:
+        inventory.problems.add(origin, error)
+
+
+def digest_streams(
+    streams: Sequence[TarStream],
+    algorithms: Sequence[str],
+    executor: Executor | None,
+    meter: Meter,
+    stored_algorithms: Sequence[str] = _STORED,
+) -> Iterator[tuple[TarStream, StreamDigests]]:
+    """Run `digest_stream` over archives, the largest first, and hand out each as it is finished."""
+    jobs = sorted(streams, key=lambda job: -job.stored.size)
+    if executor is not None:
+        futures = {executor.submit(digest_stream, job, algorithms, stored_algorithms): job for job in jobs}
+        for future in _completed(futures):
+            meter.add(futures[future].stored.size)
+            yield futures.pop(future), future.result()
+        return
+    cores = os.cpu_count() or 1
+    with ThreadPoolExecutor(cores, thread_name_prefix="forensics_lib") as pool:
+        futures = {
+            pool.submit(
+                digest_stream, job, algorithms, stored_algorithms, ahead=len(jobs) < cores, tick=meter.tick
+            ): job
+            for job in jobs
+        }
+        try:
+            for future in _completed(futures):
+                yield futures.pop(future), future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _completed(futures: dict[Future[StreamDigests], TarStream]) -> Iterator[Future[StreamDigests]]:
+    """Futures as they finish; executors of other libraries may not work with `as_completed`."""
+    try:
+        yield from as_completed(list(futures))
+    except AttributeError:
+        yield from list(futures)
+
+
+def report_stream(job: TarStream, digests: StreamDigests, inventory: Inventory) -> None:
+    """Turn what a pass found wrong into problems."""
+    for error in digests.errors:
+        inventory.problems.add(job.origin, error)
+    for offset, fault in digests.faults:
+        inventory.problems.add(job.origin, DamagedData(fault, origin=job.origin, offset=offset))
+    if digests.trailing:
+        message = f"{digests.trailing} bytes that are no archive follow the end-of-archive marker"
+        inventory.problems.add(job.origin, message)
+
+
+def _digester(node: Node, meter: Meter) -> Callable[[], tuple[dict[str, str], int]]:
+    return lambda: digest_source(node.source(), _STORED, meter.tick)
+
+
+def _hash_whole(
+    inventory: Inventory, compute: Callable[[], tuple[dict[str, str], int]], path: str, kind: str, origin: Origin
+) -> Iterator[ArtifactHash]:
+    try:
+        digests, size = compute()
+    except ForensicsError as error:
+        inventory.problems.add(origin, error)
+        return
+    yield artifact_hash(inventory.name, path.lstrip("/"), kind, size, digests, origin)
+
+
+def _hash_node(inventory: Inventory, owner: str, node: Node, algorithms: Sequence[str]) -> Iterator[ArtifactHash]:
+    try:
+        digests, size = digest_source(node.source(), algorithms)
+    except ForensicsError as error:
+        inventory.problems.add(node.origin, error)
+        return
+    yield artifact_hash(owner, node.path, "file", size, digests, node.origin)

@@ -1,0 +1,63 @@
+"""What there is to examine in a piece of evidence, without regard to which engine it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from forensics_lib.errors import ForensicsError
+from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.sources.base import Source
+from forensics_lib.sources.decompress import Compression, Limits
+from forensics_lib.trees.base import Node, Tree
+
+__all__ = ["Inventory", "TarStream"]
+
+
+@dataclass(frozen=True, slots=True)
+class TarStream:
+    """A tar archive, compressed or not, that is examined in one pass: a layer, or the evidence itself.
+
+    Attributes:
+        owner: what its files belong to; a layer's digest.
+        path: where it lies in the evidence.
+        stored: its bytes as stored.
+        compression: of these.
+        origin: the same place as a chain.
+        limits: bounds on what it may ask for.
+        kind: what its stored bytes are called among the artifacts: ``blob``, or ``evidence`` for the evidence itself.
+        is_layer: whether its uncompressed bytes are an artifact of their own (a diff_id).
+    """
+
+    owner: str
+    path: str
+    stored: Source
+    compression: Compression
+    origin: Origin
+    limits: Limits
+    kind: str = "blob"
+    is_layer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """Everything of one piece of evidence, each thing once.
+
+    Attributes:
+        name: the evidence's name.
+        streams: archives whose members are artifacts.
+        blobs: other files that are artifacts as a whole.
+        trees: (owner, tree) whose files are artifacts.
+        evidence: the evidence file; None for a folder, or when it is among the streams.
+        unreadable: what cannot be examined, and why.
+        problems: where faults go.
+        documents: (name, text) that can be searched beside files: configuration, environment, history.
+    """
+
+    name: str
+    problems: ProblemLog
+    streams: tuple[TarStream, ...] = ()
+    blobs: tuple[Node, ...] = ()
+    trees: tuple[tuple[str, Tree], ...] = ()
+    evidence: Source | None = None
+    unreadable: tuple[tuple[Origin, ForensicsError], ...] = ()
+    documents: tuple[tuple[str, str, Origin], ...] = field(default=())

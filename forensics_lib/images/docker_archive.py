@@ -1,0 +1,233 @@
+"""``docker save`` archives of every age, and what podman, skopeo and containerd write in their likeness.
+
+Up to Docker 1.9: ``repositories`` and a folder for each layer (``VERSION``, ``json``, ``layer.tar``). From 1.10 on:
+``manifest.json`` beside them. From 25 on: an OCI layout with ``manifest.json`` beside ``index.json``; when the two
+disagree ``manifest.json`` is followed, as the loader does, and the disagreement is a problem.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import replace
+
+from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.formats.jsondoc import JsonObject, iter_objects
+from forensics_lib.images.config import HistoryEntry, ImageConfig
+from forensics_lib.images.digest import parse_digest
+from forensics_lib.images.image import ImageParts, LayerSpec
+from forensics_lib.images.manifests import ManifestReader, familiar, parse_config
+from forensics_lib.images.oci_layout import is_oci_layout
+from forensics_lib.images.store import Descriptor, Document, ImageStore
+from forensics_lib.trees.base import NodeKind, Tree
+
+__all__ = ["DockerArchive", "is_docker_archive"]
+
+_MAX_CHAIN = 1000
+
+
+def is_docker_archive(tree: Tree) -> bool:
+    """Whether the tree has a ``manifest.json`` of Docker, or the files of an older archive."""
+    if "/manifest.json" in tree and not ("/version" in tree and "/blobs" not in tree):
+        return True
+    if "/repositories" in tree:
+        return True
+    return not is_oci_layout(tree) and any(_v1_layers(tree))
+
+
+class DockerArchive:
+    """Reads the images of one archive.
+
+    Attributes:
+        images: in the order of ``manifest.json``, then those that only the index names.
+        reader: what the index of a later archive led to.
+    """
+
+    def __init__(self, store: ImageStore) -> None:
+        """Read all documents; no layer is read."""
+        self.store = store
+        self.reader = ManifestReader(store)
+        self.images: list[ImageParts] = []
+        hybrid = "/index.json" in store.tree
+        if hybrid and (index := store.document("/index.json")) is not None:
+            self.reader.index(index)
+        self._repositories = self._read_repositories()
+        manifest = store.document("/manifest.json") if "/manifest.json" in store.tree else None
+        if manifest is not None:
+            self._read_manifest(manifest, hybrid)
+        elif not hybrid:
+            self._read_v1()
+        named = {image.config_digest for image in self.images}
+        self.images += [image for image in self.reader.images.values() if image.config_digest not in named]
+
+    def _read_manifest(self, manifest: Document, hybrid: bool) -> None:
+        if not isinstance(manifest.value, list):
+            self.store.problems.add(manifest.origin, "manifest.json is no list of images")
+        by_config: dict[str, list[ImageParts]] = {}
+        for image in self.reader.images.values():
+            by_config.setdefault(image.config_digest or "", []).append(image)
+        for entry in iter_objects(manifest.value):
+            image = self._image(entry, manifest, hybrid)
+            twins = by_config.get(image.config_digest or "", [])
+            self.images.append(self._with_index(image, twins, manifest) if hybrid else image)
+        if isinstance(manifest.value, list) and not manifest.value:
+            self.store.problems.add(manifest.origin, "manifest.json names no image")
+
+    def _image(self, entry: JsonObject, manifest: Document, hybrid: bool) -> ImageParts:
+        store = self.store
+        path = entry.text("Config")
+        config = store.document("/" + path.lstrip("/")) if path else None
+        if not path:
+            store.problems.add(manifest.origin, "an image of manifest.json names no configuration")
+        digest = _named_digest(path) or (config.digest if config is not None else None)
+        if config is not None and digest is not None:
+            reference = Descriptor(digest, None, "", manifest.origin)
+            store.references.append((f"configuration {path}", reference))
+        parsed = parse_config(config, manifest.origin, store.problems)
+        sources = entry.object("LayerSources")
+        layers = []
+        for index, layer in enumerate(entry.texts("Layers")):
+            layers.append(self._layer(layer, index, parsed, sources, manifest))
+        return ImageParts(
+            id=digest or "",
+            config=parsed,
+            raw_config=config.raw if config is not None else None,
+            config_digest=digest,
+            layers=tuple(layers),
+            origin=manifest.origin,
+            tags=tuple(familiar(tag) for tag in entry.texts("RepoTags")),
+            parent=entry.text("Parent"),
+            legacy=not hybrid,
+        )
+
+    def _layer(self, path: str, index: int, config: ImageConfig, sources: JsonObject, manifest: Document) -> LayerSpec:
+        diff_id = config.diff_ids[index] if index < len(config.diff_ids) else ""
+        described = Descriptor.parse(sources.object(diff_id), manifest.origin) if diff_id in sources else None
+        blob = self.store.layer("/" + path.lstrip("/"), described)
+        digest = _named_digest(path)
+        if digest is None and blob.stored is not None and blob.compression == "none":
+            digest = diff_id or None  # stored uncompressed: both digests are over the same bytes
+        size = None if blob.stored is None else blob.stored.size
+        return LayerSpec(blob, digest, size, described.media_type if described is not None else "")
+
+    def _with_index(self, image: ImageParts, twins: list[ImageParts], manifest: Document) -> ImageParts:
+        """Add what the index of the same archive says of the image, when it says the same."""
+        problems = self.store.problems
+        if not twins:
+            problems.add(manifest.origin, f"manifest.json names image {image.id}, index.json does not")
+            return image
+        for twin in twins:
+            if [spec.blob.path for spec in twin.layers] != [spec.blob.path for spec in image.layers]:
+                message = f"image {image.id}: manifest.json names {len(image.layers)} layers, the OCI manifest "
+                message += f"{len(twin.layers)} or others; manifest.json is followed"
+                problems.add(twin.origin, message)
+        twin = twins[0]
+        tags = dict.fromkeys(image.tags)
+        for one in twins:
+            tags |= dict.fromkeys(tag for tag in one.tags if not image.tags or ":" in tag or "/" in tag)
+        agree = [spec.blob.path for spec in twin.layers] == [spec.blob.path for spec in image.layers]
+        from_daemon_store = "/repositories" in self.store.tree
+        names = () if from_daemon_store else _with_digest(tuple(tags), twin.index_digest or twin.manifest_digest)
+        return replace(
+            image,
+            layers=twin.layers if agree else image.layers,
+            tags=tuple(tags),
+            digests=names,
+            raw_manifest=twin.raw_manifest,
+            manifest_media_type=twin.manifest_media_type,
+            manifest_digest=twin.manifest_digest,
+            index_digest=twin.index_digest,
+            platform=twin.platform,
+            annotations=twin.annotations,
+            attestations=twin.attestations,
+        )
+
+    def _read_repositories(self) -> dict[str, list[str]]:
+        """Names by v1 id of the top layer, from ``repositories``."""
+        names: dict[str, list[str]] = {}
+        node = self.store.find("/repositories")
+        document = self.store.parse(node) if node is not None else None
+        if document is not None:
+            for name, tags in document.object.raw.items():
+                if isinstance(tags, dict):
+                    for tag, layer in tags.items():
+                        if isinstance(layer, str):
+                            names.setdefault(layer, []).append(familiar(f"{name}:{tag}"))
+        return names
+
+    def _read_v1(self) -> None:
+        """Images of an archive without ``manifest.json``: a chain of layers from each named one down to its base."""
+        store = self.store
+        configs: dict[str, tuple[Document, ImageConfig]] = {}
+        for layer in _v1_layers(store.tree):
+            document = store.document(f"/{layer}/json")
+            if document is not None:
+                configs[layer] = (document, parse_config(document, document.origin, store.problems))
+        parents = {config.parent_id for _, config in configs.values()}
+        tops = [layer for layer in self._repositories if layer in configs]
+        tops += [layer for layer in configs if layer not in parents and layer not in self._repositories]
+        for layer in self._repositories:
+            if layer not in configs:
+                store.problems.add(store.origin.to("repositories"), f"names layer {layer}, which is missing")
+        for top in tops:
+            self._read_chain(top, configs)
+
+    def _read_chain(self, top: str, configs: dict[str, tuple[Document, ImageConfig]]) -> None:
+        store = self.store
+        chain: list[str] = []
+        layer = top
+        while layer:
+            if layer in chain or len(chain) >= _MAX_CHAIN:
+                store.problems.add(store.origin, LimitExceeded(f"the parents of layer {top} lead in a circle"))
+                break
+            if layer not in configs:
+                store.problems.add(store.origin, DamagedData(f"parent layer {layer} of {top} is missing"))
+                break
+            chain.append(layer)
+            layer = configs[layer][1].parent_id
+        chain.reverse()
+        document, config = configs[top]
+        history: tuple[HistoryEntry, ...] = ()
+        for one in chain:
+            history += configs[one][1].history
+        layers = []
+        for one in chain:
+            blob = store.layer(f"/{one}/layer.tar")
+            layers.append(LayerSpec(blob, None, None if blob.stored is None else blob.stored.size, ""))
+        self.images.append(
+            ImageParts(
+                id=top,
+                config=replace(config, history=history),
+                raw_config=document.raw,
+                layers=tuple(layers),
+                origin=document.origin,
+                tags=tuple(self._repositories.get(top, ())),
+                parent=config.parent_id,
+                legacy=True,
+            )
+        )
+
+
+def _v1_layers(tree: Tree) -> list[str]:
+    """Folders that hold a layer of the oldest archives."""
+    return [
+        node.name
+        for node in tree.children("/")
+        if node.kind is NodeKind.DIR and f"{node.path}/json" in tree and f"{node.path}/layer.tar" in tree
+    ]
+
+
+def _named_digest(path: str) -> str | None:
+    """The digest that a file's name states: ``<hex>.json``, ``<hex>.tar`` or ``blobs/sha256/<hex>``."""
+    name = posixpath.basename(path)
+    stem, _, suffix = name.partition(".")
+    try:
+        parse_digest(f"sha256:{stem}")
+    except DamagedData:
+        return None
+    in_blobs = posixpath.dirname(path).endswith("blobs/sha256")
+    return f"sha256:{stem}" if suffix in ("json", "tar") or (in_blobs and not suffix) else None
+
+
+def _with_digest(tags: tuple[str, ...], digest: str | None) -> tuple[str, ...]:
+    names = dict.fromkeys(tag.rpartition(":")[0] for tag in tags if ":" in tag)
+    return tuple(f"{name}@{digest}" for name in names) if digest else ()

@@ -1,0 +1,240 @@
+"""One layer of an image: its stored bytes, what they hold, and its place in the stack."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forensics_lib.errors import ForensicsError, NotFound, UnsupportedFormat
+from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.sources.base import Source
+from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, decompress, sniff
+from forensics_lib.sources.stream import BlockStream, SourceStream
+from forensics_lib.table import Table
+from forensics_lib.trees.archive import report_faults
+from forensics_lib.trees.layered import Change, Changeset, read_changeset
+
+if TYPE_CHECKING:
+    from forensics_lib.images.stack import LayerStack
+    from forensics_lib.trees.index import IndexTree
+
+__all__ = ["Layer", "LayerBlob", "SpoolPool"]
+
+
+class SpoolPool:
+    """Keeps the disk that random access to compressed layers uses below a limit: the longest unused gives way."""
+
+    def __init__(self, limit: int) -> None:
+        """Allow `limit` bytes."""
+        self.limit = limit
+        self._used: dict[int, SpoolSource] = {}
+        self._lock = threading.Lock()
+
+    def touch(self, spool: SpoolSource) -> SpoolSource:
+        """Note a use, and close others when all together hold too much."""
+        with self._lock:
+            self._used.pop(id(spool), None)
+            self._used[id(spool)] = spool
+            while sum(one.held for one in self._used.values()) > self.limit and len(self._used) > 1:
+                self._used.pop(next(iter(self._used))).close()
+        return spool
+
+    def close(self) -> None:
+        """Give all of it back."""
+        with self._lock:
+            for spool in self._used.values():
+                spool.close()
+            self._used.clear()
+
+
+class LayerBlob:
+    """The stored bytes of a layer; shared by every image of the evidence that lists it.
+
+    Attributes:
+        path: where it lies in the evidence.
+        origin: the same as a chain.
+        stored: the bytes as stored; None when they are missing.
+        compression: told by the bytes themselves.
+        unreadable: why it cannot be read; None when it can.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        stored: Source | None,
+        origin: Origin,
+        *,
+        problems: ProblemLog,
+        limits: Limits,
+        pool: SpoolPool,
+        unreadable: ForensicsError | None = None,
+    ) -> None:
+        """Look at the first bytes; nothing else is read yet."""
+        self.path = path
+        self.origin = origin
+        self.stored = stored
+        self.limits = limits
+        self.unreadable = unreadable
+        self.compression = Compression.NONE
+        self._problems = problems
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._changeset: Changeset | None = None
+        if stored is None:
+            self.unreadable = unreadable or NotFound(f"{path} is missing from the evidence")
+        elif unreadable is None:
+            try:
+                self.compression = sniff(stored.read_at(0, 16))
+            except ForensicsError as error:
+                self.unreadable = error
+        self._random: Source | None = stored
+        if stored is not None and self.compression is not Compression.NONE:
+            self._random = SpoolSource(stored, self.compression, origin.to(self.compression), limits)
+
+    def stream(self, on_problem: Callable[[ForensicsError], None] | None = None) -> Iterator[bytes]:
+        """One pass over the uncompressed archive.
+
+        Raises:
+            ForensicsError: the layer is unreadable or damaged.
+        """
+        return decompress(
+            self._readable().blocks(), self.compression, self.origin.to(self.compression), self.limits, on_problem
+        )
+
+    def archive(self) -> Source:
+        """The uncompressed archive for random access; a compressed one is decompressed once, as far as reads need.
+
+        Raises:
+            ForensicsError: the layer is unreadable.
+        """
+        self._readable()
+        return _Spooled(self._random, self._pool) if isinstance(self._random, SpoolSource) else self._readable()
+
+    def entries(self) -> Iterator[TarEntry]:
+        """The members as they are stored: names not cleaned, whiteouts and duplicates included.
+
+        Raises:
+            ForensicsError: the layer is unreadable or damaged.
+        """
+        archive = self.archive()
+        return iter(TarDecoder(SourceStream(archive), source=archive, max_entries=self.limits.entries))
+
+    def changeset(self) -> Changeset:
+        """What the layer holds. Damage becomes a problem, and what was readable before it is returned."""
+        with self._lock:
+            if self._changeset is None:
+                self._changeset = self._read()
+            return self._changeset
+
+    def _read(self) -> Changeset:
+        changeset = Changeset()
+        if self.unreadable is not None:
+            return changeset
+        archive = self.archive()
+        here = archive.origin
+        add = self._problems.add
+        compressed = self.compression is not Compression.NONE
+        stream = BlockStream(self.stream(lambda e: add(here, e))) if compressed else SourceStream(archive)
+        decoder = TarDecoder(stream, origin=here, max_entries=self.limits.entries)
+        try:
+            read_changeset(decoder, archive, here, self._problems, changeset)
+            for _ in stream.chunks(1 << 62):
+                pass
+        except ForensicsError as error:
+            if self._problems.strict:
+                raise
+            add(here, error)
+        report_faults(decoder, here, self._problems)
+        return changeset
+
+    def _readable(self) -> Source:
+        if self.unreadable is not None or self.stored is None:
+            raise self.unreadable or UnsupportedFormat(f"{self.path} cannot be read")
+        return self.stored
+
+
+class _Spooled(Source):
+    """A spooled layer that tells the pool of each use."""
+
+    def __init__(self, spool: SpoolSource, pool: SpoolPool) -> None:
+        self._spool = spool
+        self._pool = pool
+        self.origin = spool.origin
+
+    @property
+    def size(self) -> int:  # type: ignore[override]
+        return self._pool.touch(self._spool).size
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        return self._pool.touch(self._spool).read_at(offset, length)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer at its place in an image.
+
+    Attributes:
+        index: position in the image, 0 is the base.
+        digest: digest of the stored (compressed) bytes as the evidence states it; None where it states none.
+        diff_id: digest of the uncompressed archive as the image's configuration states it; None where it states none.
+        chain_id: digest that names this layer on top of those below it; None without diff_ids.
+        size: bytes as stored; None when they are missing.
+        media_type: as declared; empty where nothing is.
+        compression: as the bytes themselves tell.
+        blob: the stored bytes.
+    """
+
+    index: int
+    digest: str | None
+    diff_id: str | None
+    chain_id: str | None
+    size: int | None
+    media_type: str
+    blob: LayerBlob
+    _stack: LayerStack
+
+    __table_columns__ = ("index", "digest", "diff_id", "chain_id", "size", "media_type", "compression", "origin")
+
+    @property
+    def origin(self) -> Origin:
+        """Where the stored bytes lie."""
+        return self.blob.origin
+
+    @property
+    def compression(self) -> Compression:
+        """How the stored bytes are compressed, as they tell themselves."""
+        return self.blob.compression
+
+    @property
+    def unreadable(self) -> ForensicsError | None:
+        """Why the layer cannot be read (missing, foreign, encrypted); None when it can."""
+        return self.blob.unreadable
+
+    @property
+    def content_size(self) -> int | None:
+        """Bytes of the files that the layer stores, as `docker history` shows; None when it cannot be read."""
+        return None if self.unreadable is not None else self._stack.content_size(self.index)
+
+    @property
+    def wasted(self) -> int:
+        """Bytes of this layer's files that layers above it delete or replace, so that no container sees them."""
+        return sum(hidden.size for hidden in self._stack.hidden() if hidden.layer == self.index)
+
+    def entries(self) -> Iterator[TarEntry]:
+        """The members of the layer's archive as stored: whiteouts, duplicates and damage included.
+
+        Raises:
+            ForensicsError: the layer cannot be read.
+        """
+        return self.blob.entries()
+
+    def tree(self) -> IndexTree:
+        """What this layer alone holds; whiteouts are no part of it (see `changes`)."""
+        return self._stack.alone(self.index)
+
+    def changes(self) -> Table[Change]:
+        """What this layer adds, changes and deletes, compared with the layers below it."""
+        return Table(Change, lambda: self._stack.changes(self.index), name=f"changes of layer {self.index}")

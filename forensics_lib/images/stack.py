@@ -1,0 +1,213 @@
+"""The layers of one image as a stack: what each changes, what is left at the top, and every version on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from forensics_lib.errors import PathNotFound
+from forensics_lib.images.layer import LayerBlob
+from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.trees.archive import clean_path
+from forensics_lib.trees.base import Node, NodeKind
+from forensics_lib.trees.index import IndexTree
+from forensics_lib.trees.layered import Change, ChangeKind, apply
+
+__all__ = ["FileVersion", "HiddenFile", "LayerStack"]
+
+
+@dataclass(frozen=True, slots=True)
+class HiddenFile:
+    """A file of a layer that no container of the image can see, because a later layer deletes or replaces it.
+
+    Attributes:
+        path: its path.
+        size: bytes that it takes up.
+        layer: index of the layer that stores it.
+        hidden_by: index of the layer that hides it (the same layer when it stores the path twice).
+        node: the file; its content can be read.
+    """
+
+    path: str
+    size: int
+    layer: int
+    hidden_by: int
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class FileVersion:
+    """What one layer did to one path.
+
+    Attributes:
+        layer: index of the layer.
+        kind: added, changed or deleted.
+        path: the path.
+        node: what the layer stores; None where it deletes.
+        visible: whether this is what a container of the image sees.
+        note: how a path was deleted, or that the layer stores it more than once.
+        origin: where it is recorded.
+    """
+
+    layer: int
+    kind: ChangeKind
+    path: str
+    node: Node | None
+    visible: bool
+    note: str
+    origin: Origin
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of a file; None for a deletion."""
+        return None if self.node is None else self.node.size
+
+    @property
+    def sha256(self) -> str | None:
+        """Digest of a file's bytes, computed when asked for; None for what has no bytes."""
+        if self.node is None or self.node.kind is not NodeKind.FILE:
+            return None
+        digest = hashlib.sha256()
+        for block in self.node.source().blocks():
+            digest.update(block)
+        return digest.hexdigest()
+
+    def open(self) -> BinaryIO:
+        """The bytes of this version.
+
+        Raises:
+            PathNotFound: the layer deletes the path.
+            NotAFile: it is no regular file.
+        """
+        if self.node is None:
+            raise PathNotFound(f"{self.path} is deleted by layer {self.layer}")
+        return self.node.open()
+
+    def read(self) -> bytes:
+        """All bytes of this version.
+
+        Raises:
+            PathNotFound: the layer deletes the path.
+            NotAFile: it is no regular file.
+        """
+        with self.open() as file:
+            return file.read()
+
+
+class LayerStack:
+    """Applies the layers once, from the base up, and remembers what each did."""
+
+    def __init__(self, blobs: Sequence[LayerBlob], origin: Origin, problems: ProblemLog) -> None:
+        """Nothing is read before it is asked for."""
+        self.blobs = tuple(blobs)
+        self._origin = origin
+        self._problems = problems
+        self._lock = threading.RLock()
+        self._merged: IndexTree | None = None
+        self._changes: list[list[Change]] = []
+        self._sizes: list[int] | None = None
+        self._hidden: list[HiddenFile] | None = None
+        self._by_path: dict[str, list[tuple[int, Change]]] | None = None
+
+    def read(self) -> None:
+        """Read all layers; compressed ones side by side, because inflating releases the interpreter."""
+        blobs = list({id(blob): blob for blob in self.blobs}.values())
+        if len(blobs) > 1:
+            with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blobs))) as pool:
+                list(pool.map(LayerBlob.changeset, blobs))
+
+    def tree(self, count: int | None = None) -> IndexTree:
+        """The merged tree of all layers, or of the first `count`."""
+        with self._lock:
+            if count is None or count >= len(self.blobs):
+                return self._top()
+            tree = IndexTree(self._origin)
+            for blob in self.blobs[:count]:
+                apply(blob.changeset(), tree, self._problems)
+            tree.count_links()
+            return tree
+
+    def alone(self, index: int) -> IndexTree:
+        """What one layer holds; hard links to lower layers find their content there."""
+        with self._lock:
+            changeset = self.blobs[index].changeset()
+            tree = IndexTree(self.blobs[index].origin)
+            below = self.tree(index) if any(member.link for member in changeset.members) else None
+            apply(changeset, tree, self._problems, below)
+            tree.count_links()
+            return tree
+
+    def changes(self, index: int) -> list[Change]:
+        """What one layer adds, changes and deletes."""
+        with self._lock:
+            self._top()
+            return self._changes[index]
+
+    def content_size(self, index: int) -> int:
+        """Bytes of the files that one layer stores, each hard-linked file once."""
+        with self._lock:
+            if self._sizes is None:
+                self.read()
+                self._sizes = [
+                    sum({member.node.path: member.node.size for member in blob.changeset().members}.values())
+                    for blob in self.blobs
+                ]
+            return self._sizes[index]
+
+    def hidden(self) -> list[HiddenFile]:
+        """Files that take up space and that no container sees, in the order of the layers."""
+        with self._lock:
+            if self._hidden is None:
+                self._hidden = list(self._find_hidden())
+            return self._hidden
+
+    def versions(self, path: str) -> Iterator[FileVersion]:
+        """Every version of a path, base first; nothing when no layer ever held it."""
+        path = clean_path(path)[0]
+        with self._lock:
+            final = self.tree()._lookup(path)
+            changes = dict(self._changes_of().get(path, ()))
+        for index, blob in enumerate(self.blobs):
+            stored = [member.node for member in blob.changeset().members if member.node.path == path]
+            change = changes.get(index)
+            kept = None if change is None else change.node
+            for node in stored:
+                if kept is None or node.origin != kept.origin:
+                    note = "replaced by a later member of the same layer" if change else "as in the layer below"
+                    visible = change is None and final is not None and final.origin == node.origin
+                    yield FileVersion(index, ChangeKind.CHANGED, path, node, visible, note, node.origin)
+            if change is not None:
+                visible = kept is not None and final is not None and kept.origin == final.origin
+                yield FileVersion(index, change.kind, path, kept, visible, "", kept.origin if kept else blob.origin)
+
+    def _top(self) -> IndexTree:
+        if self._merged is None:
+            self.read()
+            tree = IndexTree(self._origin)
+            self._changes = [apply(blob.changeset(), tree, self._problems) for blob in self.blobs]
+            tree.count_links()
+            self._merged = tree
+        return self._merged
+
+    def _changes_of(self) -> dict[str, list[tuple[int, Change]]]:
+        if self._by_path is None:
+            self._by_path = {}
+            for index, changes in enumerate(self._changes):
+                for change in changes:
+                    self._by_path.setdefault(change.path, []).append((index, change))
+        return self._by_path
+
+    def _find_hidden(self) -> Iterator[HiddenFile]:
+        visible = {id(node.content) for node in self.tree()._nodes.values() if node.content is not None}
+        changes = self._changes_of()
+        for index, blob in enumerate(self.blobs):
+            for member in blob.changeset().members:
+                node = member.node
+                if node.size and id(node.content) not in visible:
+                    later = (at for at, _ in changes.get(node.path, ()) if at > index)
+                    yield HiddenFile(node.path, node.size, index, next(later, index), node)
