@@ -13,7 +13,7 @@ import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -31,6 +31,7 @@ Detail: TypeAlias = "bool | int | str | Sequence[Detail] | None"
 
 _NOTHING_BEFORE = "0" * 64
 _LONGEST_LINE = 16 << 20
+_ENTRY_OVERHEAD = 400  # digests, time and the names of the members
 _RECORDED_PACKAGES = ("isal", "oras", "pytsk3", "python-magic", "yara-python")
 
 
@@ -63,6 +64,7 @@ class Custody:
     def __init__(self) -> None:
         """Start an empty record; the versions in use are recorded together with the first entry."""
         self._entries: list[CustodyEntry] = []
+        self._pending: list[tuple[datetime, str, str, str]] = []
         self._versions_recorded = False
         self._lock = threading.Lock()
 
@@ -85,28 +87,27 @@ class Custody:
     @property
     def entries(self) -> Table[CustodyEntry]:
         """All entries up to now, oldest first."""
-        with self._lock:
-            return Table(CustodyEntry, tuple(self._entries), name="custody")
+        return Table(CustodyEntry, self._chained(), name="custody")
 
     @property
     def digest(self) -> str:
         """The digest of the last entry, which stands for the whole record; zeros while it is empty."""
-        with self._lock:
-            return self._last_digest()
+        entries = self._chained()
+        return entries[-1].digest if entries else _NOTHING_BEFORE
 
-    def record(self, action: str, subject: str, **details: Detail) -> CustodyEntry:
-        """Add an entry with the present time.
+    def record(self, action: str, subject: str, **details: Detail) -> None:
+        """Add an entry with the present time; it is chained to the others when the record is next looked at.
 
         Raises:
             TypeError: a detail is nothing that JSON knows; nothing was recorded.
             ValueError: the entry is longer than a line of the saved file may be (16 MiB).
         """
         text = _dumps(details)
+        length = len(_dumps([action, subject])) + len(text) + _ENTRY_OVERHEAD
+        if length > _LONGEST_LINE:
+            raise ValueError(f"a custody entry of {length} bytes; the limit is {_LONGEST_LINE}")
         with self._lock:
-            if not self._versions_recorded:
-                self._append("session", "forensics_lib", _dumps(_versions()))
-                self._versions_recorded = True
-            return self._append(action, subject, text)
+            self._pending.append((datetime.now(UTC), action, subject, text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the record to a file; where the file holds its beginning, only what is missing is added.
@@ -114,8 +115,7 @@ class Custody:
         Raises:
             VerificationFailed: the file holds something else; it was left as it is.
         """
-        with self._lock:
-            entries = tuple(self._entries)
+        entries = self._chained()
         lines = b"".join(map(_line, entries))
         with Path(path).open("a+b") as file:
             file.seek(0)
@@ -128,22 +128,25 @@ class Custody:
 
     def verify(self) -> Table[Check]:
         """Recompute the chain as it is in memory; see `verify_custody` for a saved one."""
-        with self._lock:
-            entries = tuple(self._entries)
+        entries = self._chained()
         origin = Origin("custody record in memory")
         return Table(Check, lambda: _checks(map(_line, entries), origin), name="custody checks")
 
-    def _append(self, action: str, subject: str, details: str) -> CustodyEntry:
-        number, now, previous = len(self._entries) + 1, datetime.now(UTC), self._last_digest()
-        entry = CustodyEntry(number, now, action, subject, details, previous, "")
-        entry = CustodyEntry(number, now, action, subject, details, previous, _digest(entry))
-        if len(_line(entry)) > _LONGEST_LINE:
-            raise ValueError(f"a custody entry of {len(_line(entry))} bytes; the limit is {_LONGEST_LINE}")
-        self._entries.append(entry)
-        return entry
+    def _chained(self) -> tuple[CustodyEntry, ...]:
+        """All entries; looking up the versions and hashing wait until here, so that recording costs nothing."""
+        with self._lock:
+            if self._pending and not self._versions_recorded:
+                self._append(self._pending[0][0], "session", "forensics_lib", _dumps(_versions()))
+                self._versions_recorded = True
+            for event in self._pending:
+                self._append(*event)
+            self._pending.clear()
+            return tuple(self._entries)
 
-    def _last_digest(self) -> str:
-        return self._entries[-1].digest if self._entries else _NOTHING_BEFORE
+    def _append(self, time: datetime, action: str, subject: str, details: str) -> None:
+        previous = self._entries[-1].digest if self._entries else _NOTHING_BEFORE
+        entry = CustodyEntry(len(self._entries) + 1, time, action, subject, details, previous, "")
+        self._entries.append(replace(entry, digest=_digest(entry)))
 
 
 def verify_custody(path: str | os.PathLike[str]) -> Table[Check]:
@@ -251,5 +254,5 @@ def _versions() -> dict[str, str]:
     return {
         "forensics_lib": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
     } | {package: version(package) for package in _RECORDED_PACKAGES}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests
 from forensics_lib.analysis.hashing import hash_artifacts
@@ -37,6 +37,9 @@ from forensics_lib.table import Table
 from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.directory import DirectoryTree
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["Evidence", "FileSystem", "open_evidence", "tar_entries"]
 
@@ -290,7 +293,7 @@ class Evidence:
                 self._file.check_unchanged()
             except ForensicsError as error:
                 self._problems.add(self.origin, error)
-        self.custody.record(action, str(self.path), problems=len(self._problems.rows), **details)
+        self.custody.record(action, str(self.path), **details)
 
 
 def _candidates(images: Sequence[Image], name: str) -> Iterator[list[Image]]:

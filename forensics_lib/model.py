@@ -131,9 +131,24 @@ class ProblemLog:
     def __init__(self, *, strict: bool = False) -> None:
         """Start with an empty log."""
         self.strict = strict
-        self.rows: list[Problem] = []
+        self._rows: list[Problem] = []
+        self._deferred: list[Callable[[], None]] = []
         self._seen: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> list[Problem]:
+        """The problems so far; runs the checks that were put off."""
+        while self._deferred:
+            self._deferred.pop(0)()
+        return self._rows
+
+    def defer(self, check: Callable[[], None]) -> None:
+        """Put a check off until somebody asks for problems; a strict log runs it now."""
+        if self.strict:
+            check()
+        else:
+            self._deferred.append(check)
 
     def add(self, origin: Origin, error: ForensicsError | str) -> None:
         """Record one problem; text stands for damaged data.
@@ -149,7 +164,7 @@ class ProblemLog:
             key = (str(origin), str(error))
             if key not in self._seen:
                 self._seen.add(key)
-                self.rows.append(Problem(origin, str(error), error))
+                self._rows.append(Problem(origin, str(error), error))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests, artifact_hash, digest_source, digest_stream
 from forensics_lib.analysis.inventory import Inventory, TarStream
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.model import ArtifactHash, Origin, Progress
 from forensics_lib.trees.base import Node, NodeKind
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 __all__ = ["KINDS", "Meter", "digest_streams", "hash_artifacts", "report_stream"]
 
@@ -60,6 +63,8 @@ def hash_artifacts(
         progress: told of bytes done and in total.
         keep: told of each archive's own digests, so that verification need not read it again.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     wanted = frozenset(KINDS if kinds is None else kinds)
     if unknown := wanted.difference(KINDS):
         raise ValueError(f"unknown kinds of artifact: {', '.join(sorted(unknown))}; known are {', '.join(KINDS)}")
@@ -110,6 +115,8 @@ def digest_streams(
             meter.add(futures[future].stored.size)
             yield futures.pop(future), future.result()
         return
+    from concurrent.futures import ThreadPoolExecutor
+
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores, thread_name_prefix="forensics_lib") as pool:
         futures = {
@@ -128,6 +135,8 @@ def digest_streams(
 
 def _completed(futures: dict[Future[StreamDigests], TarStream]) -> Iterator[Future[StreamDigests]]:
     """Futures as they finish; executors of other libraries may not work with `as_completed`."""
+    from concurrent.futures import as_completed
+
     try:
         yield from as_completed(list(futures))
     except AttributeError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests, digest_source
 from forensics_lib.analysis.hashing import Meter, digest_streams, report_stream
@@ -14,6 +14,9 @@ from forensics_lib.images.image import Image
 from forensics_lib.images.store import ImageStore
 from forensics_lib.model import Check, Progress
 from forensics_lib.trees.base import Node
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
 
 __all__ = ["verify_images"]
 

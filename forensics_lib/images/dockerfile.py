@@ -84,6 +84,7 @@ class _Script:
         self.escape = "`" if config.os == "windows" else "\\"
         self._config = config
         self._known = {"ENV": dict(item.partition("=")[::2] for item in config.env), "LABEL": config.labels}
+        self._spaced_volumes = [path for path in config.volumes if " " in path]
         checks = [step for step, instruction in entries if instruction and instruction.keyword == "HEALTHCHECK"]
         self._last_check = checks[-1] if checks else None
         self._set: dict[tuple[str, str], str] = {}
@@ -100,9 +101,7 @@ class _Script:
         """As comments: what the configuration holds although no step set it."""
         settings = ((key, line) for key, line in self._settings() if key[0] not in self._unread)
         missing = [f"#   {escaped(line)}" for key, line in settings if self._set.get(key) != line]
-        reason = (
-            "# In the configuration, but set by no step (commit or import --change, build --label, builder's default):"
-        )
+        reason = "# Set in the configuration, but by no step (commit --change, build --label, a builder's default …):"
         return ["", reason, *missing] if missing else []
 
     def _is_safe(self, keyword: str, lines: list[str]) -> bool:
@@ -152,7 +151,7 @@ class _Script:
             return [f"EXPOSE {' '.join(ports)}"]
         if keyword == "VOLUME":
             inner = text.removeprefix("map").removeprefix("[").removesuffix("]").replace(":{}", "")
-            paths = parse_list(text) or split_known(inner, self._config.volumes)
+            paths = parse_list(text) or split_known(inner, self._spaced_volumes)
             for path in paths:
                 self._note(keyword, path, "")
             return [f"VOLUME {exec_form(literal(path, self.escape) for path in paths)}"] if paths else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 __all__ = [
     "duration",
@@ -61,9 +62,10 @@ def literal(text: str, escape: str = "\\") -> str:
 
 
 def exec_form(arguments: Iterable[str]) -> str:
-    """The exec form, a JSON array on one line."""
+    """The exec form, a JSON array on one line in which nothing looks like the start of a here-document."""
     values = list(arguments)
-    return json.dumps(values, ensure_ascii=not all(is_plain(value) for value in values))
+    text = json.dumps(values, ensure_ascii=not all(is_plain(value) for value in values))
+    return text.replace("<<", r"\u003c\u003c")
 
 
 def parse_list(text: str) -> tuple[str, ...] | None:
@@ -85,7 +87,7 @@ def parse_list(text: str) -> tuple[str, ...] | None:
 
 def split_known(text: str, known: Iterable[str]) -> list[str]:
     """The items of Go's ``[a b c]`` without its brackets: split at spaces, known items with spaces kept whole."""
-    spaced = sorted((item for item in known if " " in item), key=len, reverse=True)[:MAX_SPACED]
+    spaced = sorted(islice((item for item in known if " " in item), MAX_SPACED), key=len, reverse=True)
     items: list[str] = []
     at = 0
     while at < len(text):

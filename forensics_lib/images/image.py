@@ -11,7 +11,6 @@ from functools import cached_property
 from forensics_lib.errors import DamagedData, NotFound, PathNotFound
 from forensics_lib.images.config import ImageConfig, inspect_config
 from forensics_lib.images.digest import chain_ids
-from forensics_lib.images.dockerfile import dockerfile
 from forensics_lib.images.history import Alignment, HistoryStep, align
 from forensics_lib.images.layer import Layer, LayerBlob
 from forensics_lib.images.stack import FileVersion, HiddenFile, LayerStack
@@ -247,6 +246,8 @@ class Image:
 
     def dockerfile(self) -> str:
         """A Dockerfile that would build the image as its history tells; guesses are marked as such."""
+        from forensics_lib.images.dockerfile import dockerfile
+
         return dockerfile(self.config, self._aligned[1], annotations=dict(self.annotations))
 
     def layer(self, name: str | int) -> Layer:

@@ -24,14 +24,17 @@ from forensics_lib.images.history import HistoryStep
 
 __all__ = ["Instruction", "list_words", "read_instructions"]
 
-MAX_TEXT = 1 << 20
-"""Longest text of one step that is read as an instruction, in characters."""
+MAX_TEXT = 1 << 17
+"""Longest text of one step that is read as an instruction; Linux runs no command with a longer argument (128 KiB)."""
 
 DEFAULT_SHELLS = ("/bin/sh -c", "cmd /S /C")
 BUILDKIT_MARK = " # buildkit"
 
-_KEYWORDS = "ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME|WORKDIR"
-_INSTRUCTION = re.compile(rf"({_KEYWORDS})[ \t]+(\S.*)", re.DOTALL)
+_INSTRUCTION = re.compile(
+    r"(ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME"
+    r"|WORKDIR)[ \t]+(\S.*)",
+    re.DOTALL,
+)
 _BUILD_ARGUMENTS = re.compile(r"\|(\d{1,4}) ")
 
 
@@ -55,7 +58,7 @@ class Instruction:
 
 
 def read_instructions(steps: Iterable[HistoryStep], shell: Sequence[str] = ()) -> list[Instruction | None]:
-    """The instruction of every step; None for a step that is none, or is longer than 1 MiB.
+    """The instruction of every step; None for a step that is none, or is longer than 128 KiB.
 
     Args:
         steps: the history, oldest first.

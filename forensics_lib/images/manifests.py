@@ -48,7 +48,7 @@ class ManifestReader:
 
     def index(self, document: Document, *, names: bool = True) -> None:
         """Follow every entry of an index; `names` says whether its annotations name the images."""
-        check_schema(document, "index", self.store.problems)
+        self._check(document, "index")
         for value in document.object.objects("manifests"):
             descriptor = Descriptor.parse(value, document.origin)
             self._follow(descriptor, tags_of(descriptor) if names else (), (), None)
@@ -61,6 +61,10 @@ class ManifestReader:
             document, Descriptor(document.digest, len(document.raw), declared, document.origin), (), (), None
         )
         self.assign_attestations()
+
+    def _check(self, document: Document, kind: str) -> None:
+        problems = self.store.problems
+        problems.defer(lambda: check_schema(document, kind, problems))
 
     def _follow(
         self, descriptor: Descriptor, tags: tuple[str, ...], above: tuple[str, ...], index_digest: str | None
@@ -92,7 +96,7 @@ class ManifestReader:
     ) -> None:
         value = document.object
         if value.objects("manifests") or (value.get("manifests") == [] and "config" not in value):
-            check_schema(document, "index", self.store.problems)
+            self._check(document, "index")
             for child in value.objects("manifests"):
                 entry = Descriptor.parse(child, document.origin)
                 self._follow(entry, tags, (*above, descriptor.digest), descriptor.digest)
@@ -100,7 +104,7 @@ class ManifestReader:
         if value.integer("schemaVersion") == 1:
             self._schema_one(document, descriptor, tags)
             return
-        check_schema(document, "manifest", self.store.problems)
+        self._check(document, "manifest")
         config = Descriptor.parse(value.object("config"), document.origin)
         attests = descriptor.annotations.get(_REFERENCE_TYPE)
         no_image = value.text("artifactType") or "config" not in value

@@ -6,7 +6,6 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -118,6 +117,8 @@ class LayerStack:
         """Read all layers; compressed ones side by side, because inflating releases the interpreter."""
         blobs = list({id(blob): blob for blob in self.blobs}.values())
         if len(blobs) > 1:
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(min(os.cpu_count() or 1, len(blobs))) as pool:
                 list(pool.map(LayerBlob.changeset, blobs))
 

@@ -45,8 +45,8 @@ class HasManifest(Protocol):
     """What a referrer can point to: an image of the library, or what was pushed before."""
 
     @property
-    def raw_manifest(self) -> bytes:
-        """The exact bytes of its manifest or index."""
+    def raw_manifest(self) -> bytes | None:
+        """The exact bytes of its manifest or index; None where there is none, as in old archives."""
 
     @property
     def manifest_media_type(self) -> str:
@@ -178,6 +178,7 @@ def push(
 
     Raises:
         PathNotFound: there is no such file.
+        NotFound: the subject is of an old archive and has no manifest.
         AmbiguousName: two paths have the same name.
         VerificationFailed: the reference has a digest that the artifact has not, or the registry stored other bytes.
         ForensicsError: the registry cannot be reached or refuses.
@@ -317,7 +318,10 @@ def _put(remote: Remote, raw: bytes, media_type: str) -> Pushed:
 
 def _subject(image: HasManifest) -> dict[str, object]:
     # oras.oci.Subject.from_manifest serialises the manifest anew, so its digest is that of other bytes.
-    return Descriptor(image.manifest_media_type, digest_of(image.raw_manifest), len(image.raw_manifest)).entry
+    raw = image.raw_manifest
+    if raw is None:
+        raise NotFound("nothing can refer to an image without a manifest; its archive has none")
+    return Descriptor(image.manifest_media_type, digest_of(raw), len(raw)).entry
 
 
 def _referrer(repository: str, entry: JsonObject) -> Referrer:

@@ -158,6 +158,8 @@ class Remote:
             try:
                 raw, response = self._document(url)
             except NotFound:
+                if url != first:
+                    raise
                 return self._tagged(digest).objects("manifests")
             if response.headers.get("Content-Type", "").partition(";")[0] != INDEX:  # a page for every address
                 return self._tagged(digest).objects("manifests")

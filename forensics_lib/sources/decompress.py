@@ -7,19 +7,19 @@ limit; damaged or cut input yields what could be decoded and then says what is w
 
 from __future__ import annotations
 
-import bz2
-import lzma
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BLOCK, Source
+
+if TYPE_CHECKING:
+    import tempfile
 
 __all__ = ["Compression", "Limits", "SpoolSource", "decompress", "sniff"]
 
@@ -150,11 +150,23 @@ def _zstd_member() -> _Member:
     return _PullMember(ZstdDecompressor(options={DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}))
 
 
+def _xz_member() -> _Member:
+    import lzma
+
+    return _PullMember(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+
+
+def _bzip2_member() -> _Member:
+    import bz2
+
+    return _PullMember(bz2.BZ2Decompressor())
+
+
 _MEMBERS: dict[Compression, Callable[[], _Member]] = {
     Compression.GZIP: _GzipMember,
     Compression.ZSTD: _zstd_member,
-    Compression.XZ: lambda: _PullMember(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)),
-    Compression.BZIP2: lambda: _PullMember(bz2.BZ2Decompressor()),
+    Compression.XZ: _xz_member,
+    Compression.BZIP2: _bzip2_member,
 }
 
 
@@ -254,6 +266,8 @@ def _decoder_errors(compression: Compression) -> tuple[type[Exception], ...]:
         from forensics_lib.sources._zstd import ZstdError
 
         return (ZstdError, ValueError)
+    import lzma
+
     return (lzma.LZMAError, OSError, EOFError, ValueError)
 
 
@@ -345,6 +359,8 @@ class SpoolSource(Source):
         if self._blocks is None:
             self._blocks = self.stream()
         if self._spool is None:
+            import tempfile
+
             self._spool = tempfile.SpooledTemporaryFile(max_size=self._IN_MEMORY)  # noqa: SIM115 - lives with the source
         self._spool.seek(0, os.SEEK_END)
         try:

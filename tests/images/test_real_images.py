@@ -25,7 +25,8 @@ NEEDED = ("docker-small", "docker29-graphdriver", "docker29-containerd-store")
 
 pytestmark = [
     pytest.mark.skipif(
-        not all((ROOT / name).is_dir() for name in NEEDED), reason="FORENSICS_EVIDENCE names no folder with this evidence"
+        not all((ROOT / name).is_dir() for name in NEEDED),
+        reason="FORENSICS_EVIDENCE names no folder with this evidence",
     ),
     pytest.mark.skipif(shutil.which("tar") is None, reason="no tar command"),
 ]
