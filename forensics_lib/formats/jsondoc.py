@@ -13,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.model import Origin
 
-__all__ = ["MAX_BYTES", "JsonObject", "JsonValue", "iter_objects", "parse", "parse_object", "parse_time"]
+__all__ = ["MAX_BYTES", "JsonObject", "JsonValue", "iter_objects", "parse", "parse_object", "parse_time", "to_bytes"]
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -128,6 +128,14 @@ def iter_objects(value: JsonValue) -> Iterator[JsonObject]:
         for item in value:
             if isinstance(item, dict):
                 yield JsonObject(item)
+
+
+def to_bytes(text: str) -> bytes:
+    """The bytes of a string of a document, whatever surrogates it holds."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "surrogatepass")  # an escape such as "\\ud800" that stands for no byte
 
 
 def parse_time(text: str) -> tuple[datetime | None, int | None]:

@@ -137,9 +137,16 @@ class DockerArchive:
             manifest_digest=twin.manifest_digest,
             index_digest=twin.index_digest,
             platform=twin.platform,
+            content_size=None if from_daemon_store else self._content_size(twin),
             annotations=twin.annotations,
             attestations=twin.attestations,
         )
+
+    def _content_size(self, image: ImageParts) -> int:
+        """What Docker's containerd store shows as size: the bytes of everything that the image is made of."""
+        index = self.store.blob(image.index_digest) if image.index_digest else None
+        documents = len(image.raw_manifest or b"") + len(image.raw_config or b"") + (index.size if index else 0)
+        return documents + sum(spec.size or 0 for spec in image.layers)
 
     def _read_repositories(self) -> dict[str, list[str]]:
         """Names by v1 id of the top layer, from ``repositories``."""

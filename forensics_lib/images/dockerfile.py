@@ -32,7 +32,8 @@ __all__ = ["dockerfile"]
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
 
-_CLASSIC_COPY = re.compile(r"(--chown=\S+?)? ?((?:file|dir|multi):[0-9a-f]{64}|(?<!\S)[^\s-]\S*) in (\S.*)")
+_CHECKSUM = re.compile("(?:file|dir|multi):[0-9a-f]{64}")
+_CLASSIC_COPY = re.compile(rf"(--chown=\S+?)? ?({_CHECKSUM.pattern}|(?<!\S)[^\s-]\S*) in (\S.*)")
 _PORT = re.compile(r"\d{1,5}(?:-\d{1,5})?(?:/\w{1,8})?", re.ASCII)
 _NAMES = re.compile(r"\w+(?: \w+)*", re.ASCII)
 _OLD_PAIR = re.compile(r"([\w./-]+) (.+)")
@@ -88,7 +89,6 @@ class _Script:
         checks = [step for step, instruction in entries if instruction and instruction.keyword == "HEALTHCHECK"]
         self._last_check = checks[-1] if checks else None
         self._set: dict[tuple[str, str], str] = {}
-        self._unread: set[str] = set()
 
     def write(self, step: HistoryStep, instruction: Instruction | None) -> list[str]:
         """The lines of one step: comments and an instruction, or one comment when it cannot be written."""
@@ -99,9 +99,8 @@ class _Script:
 
     def leftovers(self) -> list[str]:
         """As comments: what the configuration holds although no step set it."""
-        settings = ((key, line) for key, line in self._settings() if key[0] not in self._unread)
-        missing = [f"#   {escaped(line)}" for key, line in settings if self._set.get(key) != line]
-        reason = "# Set in the configuration, but by no step (commit --change, build --label, a builder's default …):"
+        missing = [f"#   {escaped(line)}" for key, line in self._settings() if self._set.get(key) != line]
+        reason = "# In the configuration, but found in no step (commit --change, build --label, a builder's default …):"
         return ["", reason, *missing] if missing else []
 
     def _is_safe(self, keyword: str, lines: list[str]) -> bool:
@@ -127,7 +126,6 @@ class _Script:
         if keyword == "MAINTAINER":
             return [f"MAINTAINER {text}"]
         if instruction.written and (_QUOTING.search(text) or keyword in ("CMD", "ENTRYPOINT")):
-            self._unread.add(keyword)
             return [f"{keyword} {text}"]
         return self._setting(keyword, text)
 
@@ -191,7 +189,7 @@ class _Script:
         if classic is not None:
             flag, source, target = classic.groups()
             flags, words = ([flag] if flag else []), [source, target.strip()]
-            note = ["# the name of the source is not recorded, only a checksum"] if ":" in source else []
+            note = ["# the name of the source is not recorded, only a checksum"] if _CHECKSUM.match(source) else []
         elif instruction.written and "<<" not in text:
             return [f"{keyword} {text}"]
         else:

@@ -75,6 +75,8 @@ class ImageParts:
         manifest_media_type: declared or implied.
         index_digest: digest of the index that lists the manifest.
         platform: as the index states it.
+        content_size: bytes of index, manifest, configuration and stored layers together, where the engine that wrote
+            the archive counts an image's size so.
         parent: id of the image it was built on, where the archive states it.
         legacy: the engine that wrote the archive shows images as Docker did before 25.
         annotations: of the manifest and its descriptor.
@@ -93,6 +95,7 @@ class ImageParts:
     manifest_digest: str | None = None
     index_digest: str | None = None
     platform: str = ""
+    content_size: int | None = None
     parent: str = ""
     legacy: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
@@ -300,7 +303,6 @@ class Image:
             "Parent": parts.parent or config.parent_id,
             "Comment": comment,
             "Created": config.raw.text("created"),
-            "Container": config.container,
             "DockerVersion": config.docker_version,
             "Author": config.author,
             "Config": inspect_config(config, legacy=parts.legacy),
@@ -308,12 +310,13 @@ class Image:
             "Variant": config.variant,
             "Os": config.os,
             "OsVersion": config.os_version,
-            "Size": self.size,
+            "Size": self.size if parts.content_size is None else parts.content_size,
             "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in self.layers if layer.diff_id]},
         }
         if parts.legacy:
             answer["ContainerConfig"] = inspect_config(self._container_config(), legacy=True)
             answer["VirtualSize"] = answer["Size"]
+            answer["Container"] = config.container
         optional = {"Variant", "OsVersion"} if parts.legacy else _ONLY_WHEN_SET
         return {key: value for key, value in answer.items() if value or key not in optional}
 
@@ -350,4 +353,4 @@ class Image:
         )
 
 
-_ONLY_WHEN_SET = {"Parent", "Container", "DockerVersion", "Author", "Variant", "OsVersion", "Comment"}
+_ONLY_WHEN_SET = {"Parent", "DockerVersion", "Author", "Variant", "OsVersion", "Comment"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
-from forensics_lib.formats.jsondoc import JsonObject
+from forensics_lib.formats.jsondoc import JsonObject, to_bytes
 from forensics_lib.images.config import HistoryEntry, ImageConfig
 from forensics_lib.images.image import Artifact, ImageParts, LayerSpec
 from forensics_lib.images.reference import Reference
@@ -184,11 +184,11 @@ class ManifestReader:
             store.references.append(("layer", layer))
             blob = store.layer("", layer)
             layers.append(LayerSpec(blob, layer.digest, _size(blob.stored), ""))
-        newest = texts[0].encode("utf-8", "surrogateescape") if texts else b"{}"
+        newest = to_bytes(texts[0]) if texts else b"{}"
         config = ImageConfig.parse(newest, document.origin, store.problems)
         history: list[HistoryEntry] = []
         for text in reversed(texts):
-            older = ImageConfig.parse(text.encode("utf-8", "surrogateescape"), document.origin, store.problems)
+            older = ImageConfig.parse(to_bytes(text), document.origin, store.problems)
             history += older.history
         name = value.text("name")
         own = (f"{name}:{value.text('tag')}",) if name and value.text("tag") else ()

@@ -13,7 +13,7 @@ from forensics_lib.errors import PathNotFound
 from forensics_lib.images.layer import LayerBlob
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.trees.archive import clean_path
-from forensics_lib.trees.base import Node, NodeKind
+from forensics_lib.trees.base import Node, NodeKind, byte_order
 from forensics_lib.trees.index import IndexTree
 from forensics_lib.trees.layered import Change, ChangeKind, apply
 
@@ -150,12 +150,12 @@ class LayerStack:
             return self._changes[index]
 
     def content_size(self, index: int) -> int:
-        """Bytes of the files that one layer stores, each hard-linked file once."""
+        """Bytes of one layer's files (hard-linked ones once) and of its symbolic links' targets, as Docker counts."""
         with self._lock:
             if self._sizes is None:
                 self.read()
                 self._sizes = [
-                    sum({member.node.path: member.node.size for member in blob.changeset().members}.values())
+                    sum({member.node.path: _counted(member.node) for member in blob.changeset().members}.values())
                     for blob in self.blobs
                 ]
             return self._sizes[index]
@@ -212,3 +212,7 @@ class LayerStack:
                 if node.size and id(node.content) not in visible:
                     later = (at for at, _ in changes.get(node.path, ()) if at > index)
                     yield HiddenFile(node.path, node.size, index, next(later, index), node)
+
+
+def _counted(node: Node) -> int:
+    return len(byte_order(node.target)) if node.target is not None else node.size

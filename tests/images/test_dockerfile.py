@@ -253,7 +253,7 @@ def test_the_health_check_is_taken_from_the_configuration(check: dict[str, Any],
     assert instructions(text) == ["FROM scratch", line]
     assert f"# cannot be written without loss: {NOP}  {printed}" not in text
     assert "/bin/old" in text  # the one that was replaced stays as a comment
-    assert "Set in the configuration" not in text
+    assert "In the configuration" not in text
 
 
 def test_the_base_image_is_guessed_from_its_last_step() -> None:
@@ -357,7 +357,7 @@ def test_what_the_configuration_holds_beyond_the_history() -> None:
     texts = ["ENV PATH=/bin", "LABEL a=b", "EXPOSE 80", 'CMD ["/old"]']
     text = dockerfile(image(config), steps(*texts))
     assert instructions(text)[1:] == ["ENV PATH=/bin", "LABEL a=b", "EXPOSE 80", 'CMD ["/old"]']
-    comments = text.partition("# Set in the configuration")[2].splitlines()[1:]
+    comments = text.partition("# In the configuration")[2].splitlines()[1:]
     assert comments == [
         '#   ENV KEY="x y"',
         "#   LABEL backdoor=true",
@@ -408,6 +408,17 @@ def test_a_command_that_would_swallow_the_next_line_becomes_a_here_document(text
     assert len(found) == 2
     assert found[0].startswith("RUN <<EOT\n")
     assert found[1] == "USER root"
+
+
+def test_only_a_checksum_is_called_one() -> None:
+    note = "# the name of the source is not recorded, only a checksum"
+    assert note in dockerfile(image(), steps(f"{NOP}COPY {FILE} in /x "))
+    assert note not in dockerfile(image(), steps(f"{NOP}ADD https://a.test/x.tgz in /x "))
+
+
+def test_build_arguments_are_shown() -> None:
+    text = dockerfile(image(), steps("|2 A=1 B=x y /bin/sh -c make", "|1 T=a\nRUN_evil /bin/sh -c make"))
+    assert "# build arguments: A=1 B=x y\nRUN make\n# build arguments: T=a\\nRUN_evil\nRUN make\n" in text
 
 
 def test_a_huge_step_is_cut() -> None:
