@@ -39,11 +39,15 @@ def main(path: Path) -> None:
 def show(image: fl.Image) -> None:
     """Print one image."""
     print(f"\n{', '.join(image.tags) or '<no name>'}  {image.id}  {image.platform}")
-    print(f"  {len(image.layers)} layers, {image.stored_size} bytes stored, {image.wasted} bytes hidden by later layers")
+    print(
+        f"  {len(image.layers)} layers, {image.stored_size} bytes stored, {image.wasted} bytes hidden by later layers"
+    )
     print(f"  history ({image.alignment} with the layers), newest first:")
     for step in image.history():
         made = "           -" if step.empty else f"{step.size or 0:12}"
-        print(f"  {step.created:%Y-%m-%d %H:%M} {made}  {step.created_by[:90]}" if step.created else step.created_by[:90])
+        print(
+            f"  {step.created:%Y-%m-%d %H:%M} {made}  {step.created_by[:90]}" if step.created else step.created_by[:90]
+        )
     for layer in image.layers:
         counts = Counter(change.kind for change in layer.changes())
         print(f"  layer {layer.index}: added {counts['A']}, changed {counts['C']}, deleted {counts['D']}")

@@ -29,10 +29,10 @@ from forensics_lib.images.oci_layout import (
 )
 from forensics_lib.images.store import ImageStore
 from forensics_lib.model import ArtifactHash, Check, EvidenceKind, Origin, Problem, ProblemLog, Progress
-from forensics_lib.sources.base import Source
+from forensics_lib.sources.base import BytesSource, Source
 from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, sniff
 from forensics_lib.sources.file import FileSource
-from forensics_lib.sources.stream import SourceStream
+from forensics_lib.sources.stream import BlockStream, SourceStream
 from forensics_lib.table import Table
 from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree
@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Evidence", "FileSystem", "open_evidence", "tar_entries"]
 
+_LOOKED_AT = 4 << 20
+_SPOOLED_AT_ONCE = 1 << 30
+"""Compressed archives above this size are indexed in a pass of their own, and spooled only when content is read."""
 _DEFAULT_ALGORITHMS = ("md5", "sha1", "sha256")
 
 
@@ -230,10 +233,12 @@ class Evidence:
             source = SpoolSource(source, self._compression, source.origin.to(self._compression), self._limits)
         self._outer = source
         try:
-            first = next(iter(TarDecoder(SourceStream(source))), None)
-            if first is None:
+            if not _looks_like_tar(source):
                 raise UnsupportedFormat(f"{self.path} is no image archive, layout or tar archive that is read here")
-            return tar_tree(source, self._problems, self._limits)
+            once = None
+            if isinstance(source, SpoolSource) and self._file.size > _SPOOLED_AT_ONCE:
+                once = BlockStream(source.stream(lambda error: self._problems.add(source.origin, error)))
+            return tar_tree(source, self._problems, self._limits, once)
         except ForensicsError:
             self.close()
             raise
@@ -294,6 +299,15 @@ class Evidence:
             except ForensicsError as error:
                 self._problems.add(self.origin, error)
         self.custody.record(action, str(self.path), **details)
+
+
+def _looks_like_tar(source: Source) -> bool:
+    """Whether there is a member near the start, which damage may precede, or nothing but an end-of-archive marker."""
+    head = source.read_at(0, _LOOKED_AT)
+    decoder = TarDecoder(SourceStream(BytesSource(head, source.origin)))
+    if any(True for _ in decoder):
+        return True
+    return decoder.ended and not decoder.trailing and len(head) < _LOOKED_AT
 
 
 def _candidates(images: Sequence[Image], name: str) -> Iterator[list[Image]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
 
 __all__ = ["ArtifactHash", "Check", "EvidenceKind", "Origin", "Problem", "ProblemLog", "Progress", "utc_from_ns"]
 
@@ -121,6 +121,9 @@ class ArtifactHash:
         return dict(self.others).get(algorithm)
 
 
+_MAX_PROBLEMS = 100_000
+
+
 class ProblemLog:
     """Collects problems in the order they are found; the same fault is kept once. Safe to use from threads.
 
@@ -162,9 +165,12 @@ class ProblemLog:
             raise error
         with self._lock:
             key = (str(origin), str(error))
-            if key not in self._seen:
-                self._seen.add(key)
-                self._rows.append(Problem(origin, str(error), error))
+            if key in self._seen or len(self._rows) > _MAX_PROBLEMS:
+                return
+            self._seen.add(key)
+            if len(self._rows) == _MAX_PROBLEMS:
+                error = LimitExceeded(f"more than {_MAX_PROBLEMS} problems; no more are listed")
+            self._rows.append(Problem(origin, str(error), error))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from forensics_lib.errors import DamagedData, UnsupportedFormat
+from forensics_lib.errors import DamagedData, LimitExceeded, UnsupportedFormat
 from forensics_lib.formats.tar import AFTER_END, TarDecoder, TarEntry
 from forensics_lib.formats.tar_sparse import extents
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import ExtentSource, Source
 from forensics_lib.sources.decompress import Limits
-from forensics_lib.sources.stream import SourceStream
+from forensics_lib.sources.stream import SourceStream, Stream
 from forensics_lib.trees.base import Content, Node, NodeKind, device_number
 from forensics_lib.trees.index import IndexTree
 
@@ -161,10 +161,17 @@ def resolve_link(member: Member, target: Node | None) -> Node:
     return replace(target, path=node.path, origin=node.origin)
 
 
-def tar_tree(archive: Source, problems: ProblemLog, limits: Limits) -> IndexTree:
-    """The tree that extracting the archive would give: the last of several members of one name wins."""
+def tar_tree(archive: Source, problems: ProblemLog, limits: Limits, stream: Stream | None = None) -> IndexTree:
+    """The tree that extracting the archive would give: the last of several members of one name wins.
+
+    Args:
+        archive: the archive, for reading content later.
+        problems: gets everything unusual.
+        limits: bounds on the number of members.
+        stream: the same bytes for one pass, where that is cheaper than random access.
+    """
     tree = IndexTree(archive.origin)
-    decoder = TarDecoder(SourceStream(archive), source=archive, max_entries=limits.entries)
+    decoder = TarDecoder(stream or SourceStream(archive), origin=archive.origin, max_entries=limits.entries)
     for path, member in read_members(decoder, archive, archive.origin, problems):
         node = member.node
         if member.link is not None:
@@ -174,7 +181,10 @@ def tar_tree(archive: Source, problems: ProblemLog, limits: Limits) -> IndexTree
         if path == "/" and node.kind is not NodeKind.DIR:
             problems.add(node.origin, "a member would replace the root itself; it is left out")
             continue
-        tree.put(node)
+        try:
+            tree.put(node)
+        except LimitExceeded as error:
+            problems.add(node.origin, error)
     tree.count_links()
     report_faults(decoder, archive.origin, problems)
     return tree

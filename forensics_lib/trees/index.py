@@ -6,10 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+from forensics_lib.errors import LimitExceeded
 from forensics_lib.model import Origin
 from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
 
 __all__ = ["IndexTree"]
+
+_MAX_DEPTH = 2048  # as deep as a path of Linux (4,096 bytes) can be
+_MAX_PATH = 64 << 10
+_MAX_IMPLIED = 256 << 20
 
 
 class IndexTree(Tree):
@@ -20,6 +25,7 @@ class IndexTree(Tree):
         self.origin = origin
         self._nodes: dict[str, Node] = {"/": implied_directory("/", origin)}
         self._children_of: dict[str, dict[str, None]] = {"/": {}}
+        self._implied = 0
 
     def __len__(self) -> int:
         """Number of nodes, the root included."""
@@ -43,8 +49,15 @@ class IndexTree(Tree):
 
         A directory over a directory keeps what is below it; anything else takes the place of the whole subtree. A
         parent that is missing is implied, a parent that is no directory gives way to an implied one.
+
+        Raises:
+            LimitExceeded: the path is longer or deeper than any file system allows, or paths of that kind would fill
+                the memory with implied parents.
         """
         path = node.path
+        if len(path) > _MAX_PATH or path.count("/") > _MAX_DEPTH:
+            message = f"path of {len(path)} characters and {path.count('/')} levels: {path[:100]}…"
+            raise LimitExceeded(message, origin=node.origin)
         old = self._nodes.get(path)
         displaced: list[Node] = []
         if old is None:
@@ -102,6 +115,9 @@ class IndexTree(Tree):
                 displaced += self.remove(parent)
             missing.append(parent)
             parent = parent_of(parent)
+        self._implied += sum(map(len, missing))
+        if self._implied > _MAX_IMPLIED:
+            raise LimitExceeded(f"too many directories that no member names, at {path[:100]}", origin=origin)
         for directory in reversed(missing):
             self._nodes[directory] = implied_directory(directory, origin)
             self._children_of[directory] = {}

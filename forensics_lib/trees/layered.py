@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from forensics_lib.errors import LimitExceeded
 from forensics_lib.formats.tar import TarEntry
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
@@ -162,7 +163,12 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: In
             continue
         _note_parents(path, tree, before)
         before.setdefault(path, tree._lookup(path))
-        for displaced in tree.put(node):
+        try:
+            gone = tree.put(node)
+        except LimitExceeded as error:
+            problems.add(node.origin, error)
+            continue
+        for displaced in gone:
             before.setdefault(displaced.path, displaced)
             if displaced.path != path and path.startswith(displaced.path + "/"):
                 problems.add(node.origin, f"{displaced.path} ({displaced.kind}) gives way to a directory for {path}")
