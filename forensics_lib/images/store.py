@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, PathNotFound, UnsupportedFormat
-from forensics_lib.formats.jsondoc import MAX_BYTES, JsonObject, JsonValue, parse
+from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound, UnsupportedFormat
+from forensics_lib.formats.jsondoc import JsonObject, parse
 from forensics_lib.images.digest import parse_digest
 from forensics_lib.images.layer import LayerBlob, SpoolPool
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import Node, NodeKind, Tree
+from forensics_lib.trees.documents import Document, DocumentReader
 
 __all__ = ["Descriptor", "Document", "ImageStore"]
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A JSON document of the evidence, parsed, with the exact bytes that digests are made of."""
-
-    raw: bytes
-    value: JsonValue
-    origin: Origin
-
-    @property
-    def object(self) -> JsonObject:
-        """The document as an object; an empty one when it is something else."""
-        return JsonObject(self.value if isinstance(self.value, dict) else {})
-
-    @property
-    def digest(self) -> str:
-        """sha256 of the bytes, as images name them."""
-        return f"sha256:{hashlib.sha256(self.raw).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +67,7 @@ class Descriptor:
         )
 
 
-class ImageStore:
+class ImageStore(DocumentReader):
     """Looks things up for the readers of all archive shapes and keeps what they found for verification.
 
     Attributes:
@@ -101,29 +82,12 @@ class ImageStore:
         self, tree: Tree, problems: ProblemLog, limits: Limits, pool: SpoolPool, shared: Tree | None = None
     ) -> None:
         """Look things up in `tree`, and blobs also in `shared`, a blob folder that several layouts use."""
-        self.tree = tree
-        self.problems = problems
+        super().__init__(tree, problems)
         self.limits = limits
         self.pool = pool
         self.references: list[tuple[str, Descriptor]] = []
         self.layers: dict[str, LayerBlob] = {}
         self._shared = shared
-
-    @property
-    def origin(self) -> Origin:
-        """The evidence."""
-        return self.tree.origin
-
-    def find(self, path: str) -> Node | None:
-        """The regular file a path leads to, symbolic links followed inside the archive only; None if there is none."""
-        try:
-            node = self.tree.resolve(path)
-        except PathNotFound:
-            return None
-        except ForensicsError as error:
-            self.problems.add(self.origin.to(path), error)
-            return None
-        return node if node.kind is NodeKind.FILE else None
 
     def blob(self, digest: str) -> Node | None:
         """The file of a digest: ``blobs/<algorithm>/<hex>``, or ``<hex>`` as skopeo's dir: has it; None if missing."""
@@ -140,26 +104,6 @@ class ImageStore:
                 except ForensicsError:
                     continue
         return found
-
-    def document(self, path: str) -> Document | None:
-        """A JSON document by path; None, with a problem, when it is missing or unreadable."""
-        node = self.find(path)
-        if node is None:
-            self.problems.add(self.origin.to(path.lstrip("/")), PathNotFound(f"{path.lstrip('/')} is missing"))
-            return None
-        return self.parse(node)
-
-    def parse(self, node: Node) -> Document | None:
-        """A JSON document by node; None, with a problem, when it is unreadable."""
-        origin = node.origin.to(node.path.lstrip("/"))
-        try:
-            if node.size > MAX_BYTES:
-                raise LimitExceeded(f"JSON document of {node.size} bytes; the limit is {MAX_BYTES}", origin=origin)
-            raw = node.read()
-            return Document(raw, parse(raw, origin), origin)
-        except ForensicsError as error:
-            self.problems.add(origin, error)
-            return None
 
     def described(self, descriptor: Descriptor, role: str) -> Document | None:
         """The JSON document that a descriptor names; None, with a problem, when it is missing or unreadable."""
