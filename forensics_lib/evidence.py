@@ -272,7 +272,12 @@ class Evidence:
             )
             return Inventory(name, self._problems, streams=(stream,))
         layers = {path: blob for path, blob in self._store.layers.items() if blob.unreadable is None}
-        owners = {layer.blob.path: layer.digest or layer.diff_id for image in self._images for layer in image.layers}
+        owners = {
+            layer.blob.path: layer.digest or layer.diff_id
+            for image in self._images
+            for layer in image.layers
+            if layer.blob is not None
+        }
         streams = tuple(
             TarStream(
                 owners.get(blob.path) or blob.path, blob.path, blob.stored, blob.compression, blob.origin, self._limits

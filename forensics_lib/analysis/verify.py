@@ -141,12 +141,12 @@ def _check_image(image: Image, streams: dict[str, tuple[TarStream, StreamDigests
             yield Check(f"{name} layers in history", str(made), str(len(image.layers)), False, image.origin)
     computed: list[str] = []
     for index, layer in enumerate(image.layers):
-        found = streams.get(layer.blob.path)
+        found = streams.get(layer.blob.path) if layer.blob is not None else None
         actual = found[1].diff_id if found is not None else None
         expected_id = stated[index] if index < len(stated) else None
         if actual is not None:
             computed.append(actual)
-        if expected_id is None or (found is None and layer.unreadable is not None and layer.blob.stored is not None):
+        if expected_id is None or (found is None and layer.blob is not None and layer.blob.stored is not None):
             continue  # nothing is stated, or it is encrypted and the problems say so
         if found is None and layer.media_type and ("foreign" in layer.media_type or "nondist" in layer.media_type):
             continue

@@ -57,7 +57,8 @@ class DockerArchive:
         elif not hybrid:
             self._read_v1()
         named = {image.config_digest for image in self.images}
-        self.images += [image for image in self.reader.images.values() if image.config_digest not in named]
+        others = [image for image in self.reader.images.values() if image.config_digest not in named]
+        self.images += [self._as_store_shows(image) for image in others]
 
     def _read_manifest(self, manifest: Document, hybrid: bool) -> None:
         if not isinstance(manifest.value, list):
@@ -107,7 +108,7 @@ class DockerArchive:
         if digest is None and blob.stored is not None and blob.compression == "none":
             digest = diff_id or None  # stored uncompressed: both digests are over the same bytes
         size = None if blob.stored is None else blob.stored.size
-        return LayerSpec(blob, digest, size, described.media_type if described is not None else "")
+        return LayerSpec(blob, digest, size, described.media_type if described is not None else "", blob.origin)
 
     def _with_index(self, image: ImageParts, twins: list[ImageParts], manifest: Document) -> ImageParts:
         """Add what the index of the same archive says of the image, when it says the same."""
@@ -116,7 +117,7 @@ class DockerArchive:
             problems.add(manifest.origin, f"manifest.json names image {image.id}, index.json does not")
             return image
         for twin in twins:
-            if [spec.blob.path for spec in twin.layers] != [spec.blob.path for spec in image.layers]:
+            if [spec.origin for spec in twin.layers] != [spec.origin for spec in image.layers]:
                 message = f"image {image.id}: manifest.json names {len(image.layers)} layers, the OCI manifest "
                 message += f"{len(twin.layers)} or others; manifest.json is followed"
                 problems.add(twin.origin, message)
@@ -124,23 +125,29 @@ class DockerArchive:
         tags = dict.fromkeys(image.tags)
         for one in twins:
             tags |= dict.fromkeys(tag for tag in one.tags if not image.tags or ":" in tag or "/" in tag)
-        agree = [spec.blob.path for spec in twin.layers] == [spec.blob.path for spec in image.layers]
-        from_daemon_store = "/repositories" in self.store.tree
-        names = () if from_daemon_store else _with_digest(tuple(tags), twin.index_digest or twin.manifest_digest)
+        agree = [spec.origin for spec in twin.layers] == [spec.origin for spec in image.layers]
+        shown = self._as_store_shows(replace(twin, tags=tuple(tags)))
         return replace(
             image,
             layers=twin.layers if agree else image.layers,
-            tags=tuple(tags),
-            digests=names,
+            tags=shown.tags,
+            digests=shown.digests,
             raw_manifest=twin.raw_manifest,
             manifest_media_type=twin.manifest_media_type,
             manifest_digest=twin.manifest_digest,
             index_digest=twin.index_digest,
             platform=twin.platform,
-            content_size=None if from_daemon_store else self._content_size(twin),
+            content_size=shown.content_size,
             annotations=twin.annotations,
             attestations=twin.attestations,
         )
+
+    def _as_store_shows(self, image: ImageParts) -> ImageParts:
+        """An image of the index with the names and size that Docker's containerd store shows of it."""
+        if "/repositories" in self.store.tree:
+            return image  # written from a graph driver's store
+        names = _with_digest(image.tags, image.index_digest or image.manifest_digest)
+        return replace(image, digests=names, content_size=self._content_size(image))
 
     def _content_size(self, image: ImageParts) -> int:
         """What Docker's containerd store shows as size: the bytes of everything that the image is made of."""
@@ -199,7 +206,7 @@ class DockerArchive:
         layers = []
         for one in chain:
             blob = store.layer(f"/{one}/layer.tar")
-            layers.append(LayerSpec(blob, None, None if blob.stored is None else blob.stored.size, ""))
+            layers.append(LayerSpec(blob, None, None if blob.stored is None else blob.stored.size, "", blob.origin))
         self.images.append(
             ImageParts(
                 id=top,

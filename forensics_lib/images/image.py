@@ -12,7 +12,7 @@ from forensics_lib.errors import DamagedData, NotFound, PathNotFound
 from forensics_lib.images.config import ImageConfig, inspect_config
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.history import Alignment, HistoryStep, align
-from forensics_lib.images.layer import Layer, LayerBlob
+from forensics_lib.images.layer import Layer, LayerBlob, Stack
 from forensics_lib.images.stack import FileVersion, HiddenFile, LayerStack
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
@@ -51,12 +51,13 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """What a reader of an archive knows of one layer of an image."""
+    """What a reader knows of one layer of an image."""
 
-    blob: LayerBlob
+    blob: LayerBlob | None
     digest: str | None
     size: int | None
     media_type: str
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,9 @@ class ImageParts:
         parent: id of the image it was built on, where the archive states it.
         legacy: the engine that wrote the archive shows images as Docker did before 25.
         annotations: of the manifest and its descriptor.
+        attestations: what is about the image.
+        stack: the layers, where they are no archives.
+        store_facts: what only the engine's store knows, as (field of ``docker image inspect``, value).
     """
 
     id: str
@@ -100,6 +104,8 @@ class ImageParts:
     legacy: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
     attestations: tuple[Artifact, ...] = ()
+    stack: Stack | None = None
+    store_facts: tuple[tuple[str, object], ...] = ()
 
 
 class Image:
@@ -119,7 +125,8 @@ class Image:
         self._problems = problems
         self.config = parts.config
         self.attestations = parts.attestations
-        self.stack = LayerStack([spec.blob for spec in parts.layers], parts.origin, problems)
+        blobs = [spec.blob for spec in parts.layers if spec.blob is not None]
+        self.stack: Stack = parts.stack or LayerStack(blobs, parts.origin, problems)
         self.layers = self._build_layers()
 
     def __repr__(self) -> str:
@@ -224,7 +231,7 @@ class Image:
 
     @cached_property
     def _aligned(self) -> tuple[Alignment, list[HistoryStep]]:
-        return align(self.config.history, [layer.diff_id or layer.digest or layer.blob.path for layer in self.layers])
+        return align(self.config.history, [layer.diff_id or layer.digest or str(layer.origin) for layer in self.layers])
 
     @property
     def alignment(self) -> Alignment:
@@ -317,6 +324,7 @@ class Image:
             answer["ContainerConfig"] = inspect_config(self._container_config(), legacy=True)
             answer["VirtualSize"] = answer["Size"]
             answer["Container"] = config.container
+        answer |= dict(parts.store_facts)
         optional = {"Variant", "OsVersion"} if parts.legacy else _ONLY_WHEN_SET
         return {key: value for key, value in answer.items() if value or key not in optional}
 
@@ -346,6 +354,7 @@ class Image:
                 chains[index] if chains else None,
                 spec.size,
                 spec.media_type,
+                spec.origin,
                 spec.blob,
                 self.stack,
             )

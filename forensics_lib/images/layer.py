@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from forensics_lib.errors import ForensicsError, NotFound, UnsupportedFormat
 from forensics_lib.formats.tar import TarDecoder, TarEntry
@@ -15,13 +15,45 @@ from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, d
 from forensics_lib.sources.stream import BlockStream, SourceStream
 from forensics_lib.table import Table
 from forensics_lib.trees.archive import report_faults
+from forensics_lib.trees.base import Tree
 from forensics_lib.trees.layered import Change, Changeset, read_changeset
 
 if TYPE_CHECKING:
-    from forensics_lib.images.stack import LayerStack
-    from forensics_lib.trees.index import IndexTree
+    from forensics_lib.images.stack import FileVersion, HiddenFile
 
-__all__ = ["Layer", "LayerBlob", "SpoolPool"]
+__all__ = ["Layer", "LayerBlob", "SpoolPool", "Stack"]
+
+
+class Stack(Protocol):
+    """The layers of one image, one over the other, however they are stored."""
+
+    def unreadable(self, index: int) -> ForensicsError | None:
+        """Why one layer cannot be read; None when it can."""
+        ...
+
+    def content_size(self, index: int) -> int:
+        """Bytes of one layer's files."""
+        ...
+
+    def alone(self, index: int) -> Tree:
+        """What one layer holds."""
+        ...
+
+    def tree(self, count: int | None = None) -> Tree:
+        """All layers merged, or the first `count`."""
+        ...
+
+    def changes(self, index: int) -> list[Change]:
+        """What one layer adds, changes and deletes."""
+        ...
+
+    def hidden(self) -> list[HiddenFile]:
+        """Files that no container sees."""
+        ...
+
+    def versions(self, path: str) -> Iterator[FileVersion]:
+        """Every version of a path, base first."""
+        ...
 
 
 class SpoolPool:
@@ -92,7 +124,7 @@ class LayerBlob:
                 self.unreadable = error
         self._random: Source | None = stored
         if stored is not None and self.compression is not Compression.NONE:
-            self._random = SpoolSource(stored, self.compression, origin.to(self.compression), limits)
+            self._random = SpoolSource(stored, self.compression, self._inside, limits)
 
     def stream(self, on_problem: Callable[[ForensicsError], None] | None = None) -> Iterator[bytes]:
         """One pass over the uncompressed archive.
@@ -100,9 +132,7 @@ class LayerBlob:
         Raises:
             ForensicsError: the layer is unreadable or damaged.
         """
-        return decompress(
-            self._readable().blocks(), self.compression, self.origin.to(self.compression), self.limits, on_problem
-        )
+        return decompress(self._readable().blocks(), self.compression, self._inside, self.limits, on_problem)
 
     def archive(self) -> Source:
         """The uncompressed archive for random access; a compressed one is decompressed once, as far as reads need.
@@ -120,7 +150,8 @@ class LayerBlob:
             ForensicsError: the layer is unreadable or damaged.
         """
         archive = self.archive()
-        return iter(TarDecoder(SourceStream(archive), source=archive, max_entries=self.limits.entries))
+        stream = SourceStream(archive)
+        return iter(TarDecoder(stream, source=archive, origin=self._inside, max_entries=self.limits.entries))
 
     def changeset(self) -> Changeset:
         """What the layer holds. Damage becomes a problem, and what was readable before it is returned."""
@@ -133,8 +164,7 @@ class LayerBlob:
         changeset = Changeset()
         if self.unreadable is not None:
             return changeset
-        archive = self.archive()
-        here = archive.origin
+        archive, here = self.archive(), self._inside
         add = self._problems.add
         compressed = self.compression is not Compression.NONE
         stream = BlockStream(self.stream(lambda e: add(here, e))) if compressed else SourceStream(archive)
@@ -149,6 +179,11 @@ class LayerBlob:
             add(here, error)
         report_faults(decoder, here, self._problems)
         return changeset
+
+    @property
+    def _inside(self) -> Origin:
+        """The uncompressed archive as a step of the chain."""
+        return self.origin if self.compression is Compression.NONE else self.origin.to(self.compression)
 
     def _readable(self) -> Source:
         if self.unreadable is not None or self.stored is None:
@@ -181,10 +216,10 @@ class Layer:
         digest: digest of the stored (compressed) bytes as the evidence states it; None where it states none.
         diff_id: digest of the uncompressed archive as the image's configuration states it; None where it states none.
         chain_id: digest that names this layer on top of those below it; None without diff_ids.
-        size: bytes as stored; None when they are missing.
+        size: bytes as stored; of a layer that an engine unpacked the bytes of its files; None when they are missing.
         media_type: as declared; empty where nothing is.
-        compression: as the bytes themselves tell.
-        blob: the stored bytes.
+        origin: where the layer lies.
+        blob: the stored bytes; None for a layer that an engine unpacked.
     """
 
     index: int
@@ -193,25 +228,21 @@ class Layer:
     chain_id: str | None
     size: int | None
     media_type: str
-    blob: LayerBlob
-    _stack: LayerStack
+    origin: Origin
+    blob: LayerBlob | None
+    _stack: Stack
 
     __table_columns__ = ("index", "digest", "diff_id", "chain_id", "size", "media_type", "compression", "origin")
 
     @property
-    def origin(self) -> Origin:
-        """Where the stored bytes lie."""
-        return self.blob.origin
-
-    @property
     def compression(self) -> Compression:
         """How the stored bytes are compressed, as they tell themselves."""
-        return self.blob.compression
+        return Compression.NONE if self.blob is None else self.blob.compression
 
     @property
     def unreadable(self) -> ForensicsError | None:
         """Why the layer cannot be read (missing, foreign, encrypted); None when it can."""
-        return self.blob.unreadable
+        return self._stack.unreadable(self.index)
 
     @property
     def content_size(self) -> int | None:
@@ -227,11 +258,14 @@ class Layer:
         """The members of the layer's archive as stored: whiteouts, duplicates and damage included.
 
         Raises:
+            UnsupportedFormat: the layer is no archive any more, because an engine unpacked it.
             ForensicsError: the layer cannot be read.
         """
+        if self.blob is None:
+            raise UnsupportedFormat("an unpacked layer has no archive; its files are in tree()")
         return self.blob.entries()
 
-    def tree(self) -> IndexTree:
+    def tree(self) -> Tree:
         """What this layer alone holds; whiteouts are no part of it (see `changes`)."""
         return self._stack.alone(self.index)
 

@@ -128,7 +128,7 @@ class ManifestReader:
             layer = Descriptor.parse(entry, document.origin)
             store.references.append(("layer", layer))
             blob = store.layer("", layer)
-            layers.append(LayerSpec(blob, layer.digest or None, _size(blob.stored), layer.media_type))
+            layers.append(LayerSpec(blob, layer.digest or None, _size(blob.stored), layer.media_type, blob.origin))
             _compare_media_type(layer, blob.compression.value, blob.unreadable, store.problems)
         annotations = (*value.mapping("annotations").items(), *descriptor.annotations.items())
         return ImageParts(
@@ -183,7 +183,7 @@ class ManifestReader:
             layer = Descriptor(entry.text("blobSum"), None, "", document.origin)
             store.references.append(("layer", layer))
             blob = store.layer("", layer)
-            layers.append(LayerSpec(blob, layer.digest, _size(blob.stored), ""))
+            layers.append(LayerSpec(blob, layer.digest, _size(blob.stored), "", blob.origin))
         newest = to_bytes(texts[0]) if texts else b"{}"
         config = ImageConfig.parse(newest, document.origin, store.problems)
         history: list[HistoryEntry] = []

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from forensics_lib.errors import PathNotFound
+from forensics_lib.errors import ForensicsError, PathNotFound
 from forensics_lib.images.layer import LayerBlob
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.trees.archive import clean_path
@@ -149,6 +149,10 @@ class LayerStack:
             self._top()
             return self._changes[index]
 
+    def unreadable(self, index: int) -> ForensicsError | None:
+        """Why one layer cannot be read; None when it can."""
+        return self.blobs[index].unreadable
+
     def content_size(self, index: int) -> int:
         """Bytes of one layer's files (hard-linked ones once) and of its symbolic links' targets, as Docker counts."""
         with self._lock:
@@ -182,9 +186,12 @@ class LayerStack:
                     note = "replaced by a later member of the same layer" if change else "as in the layer below"
                     visible = change is None and final is not None and final.origin == node.origin
                     yield FileVersion(index, ChangeKind.CHANGED, path, node, visible, note, node.origin)
-            if change is not None:
-                visible = kept is not None and final is not None and kept.origin == final.origin
-                yield FileVersion(index, change.kind, path, kept, visible, "", kept.origin if kept else blob.origin)
+            if change is not None and kept is None:
+                note, origin = _deletion(blob, path)
+                yield FileVersion(index, change.kind, path, None, False, note, origin)
+            elif change is not None and kept is not None:
+                visible = final is not None and kept.origin == final.origin
+                yield FileVersion(index, change.kind, path, kept, visible, "", kept.origin)
 
     def _top(self) -> IndexTree:
         if self._merged is None:
@@ -212,6 +219,22 @@ class LayerStack:
                 if node.size and id(node.content) not in visible:
                     later = (at for at, _ in changes.get(node.path, ()) if at > index)
                     yield HiddenFile(node.path, node.size, index, next(later, index), node)
+
+
+def _deletion(blob: LayerBlob, path: str) -> tuple[str, Origin]:
+    """How a layer deletes a path, and where that is recorded."""
+    changeset = blob.changeset()
+    for mark in changeset.marks:
+        if mark.opaque and path.startswith(mark.path.rstrip("/") + "/"):
+            return f"opaque directory {mark.path}", mark.origin
+        if not mark.opaque and path == mark.path:
+            return "whiteout", mark.origin
+        if not mark.opaque and path.startswith(mark.path + "/"):
+            return f"whiteout of {mark.path}", mark.origin
+    for member in reversed(changeset.members):
+        if path.startswith(member.node.path + "/") and member.node.kind is not NodeKind.DIR:
+            return f"{member.node.path} is a {member.node.kind} now", member.node.origin
+    return "", blob.origin
 
 
 def _counted(node: Node) -> int:
