@@ -7,11 +7,14 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from forensics_lib.analysis.digests import StreamDigests
 from forensics_lib.analysis.hashing import hash_artifacts
+from forensics_lib.analysis.identify import Identified, identify
 from forensics_lib.analysis.inventory import Inventory, TarStream
+from forensics_lib.analysis.scan import CompiledRules, Match, rules_name, scan
+from forensics_lib.analysis.search import Hit, image_documents, search
 from forensics_lib.analysis.verify import verify_images
 from forensics_lib.custody import Custody
 from forensics_lib.errors import AmbiguousName, DamagedData, ForensicsError, NotFound, PathNotFound, UnsupportedFormat
@@ -37,11 +40,20 @@ from forensics_lib.table import Table
 from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.directory import DirectoryTree
+from forensics_lib.trees.extract import Extracted, extract
 
 if TYPE_CHECKING:
+    import re
     from concurrent.futures import Executor
 
+    from forensics_lib.engines.container import Container
+    from forensics_lib.engines.docker.engine import DockerRoot
+    from forensics_lib.engines.network import Network
+    from forensics_lib.engines.volume import Volume
+
 __all__ = ["Evidence", "FileSystem", "open_evidence", "tar_entries"]
+
+T = TypeVar("T")
 
 _LOOKED_AT = 4 << 20
 _SPOOLED_AT_ONCE = 1 << 30
@@ -98,6 +110,7 @@ class Evidence:
         self._tree = self._open_tree()
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
         self._store = ImageStore(self._tree, self._problems, self._limits, self._pool, shared)
+        self._dockers: list[DockerRoot] = []
         self._images, self._artifacts, self.kind = self._recognise()
         self.custody.record("open", str(self.path), kind=str(self.kind), size=self._stored_size())
 
@@ -131,7 +144,28 @@ class Evidence:
     @property
     def images(self) -> Table[Image]:
         """The images: one for each platform manifest that is present."""
-        return Table(Image, self._images, name="images")
+        return Table(Image, self._all_images, name="images")
+
+    @property
+    def containers(self) -> Table[Container]:
+        """The containers, newest first as ``docker ps -a``; an image archive has none."""
+        from forensics_lib.engines.container import Container
+
+        return Table(Container, lambda: [c for docker in self._dockers for c in docker.containers], name="containers")
+
+    @property
+    def volumes(self) -> Table[Volume]:
+        """The volumes, by name; an image archive has none."""
+        from forensics_lib.engines.volume import Volume
+
+        return Table(Volume, lambda: [v for docker in self._dockers for v in docker.volumes], name="volumes")
+
+    @property
+    def networks(self) -> Table[Network]:
+        """The networks, by name; an image archive has none."""
+        from forensics_lib.engines.network import Network
+
+        return Table(Network, lambda: [n for docker in self._dockers for n in docker.networks], name="networks")
 
     @property
     def artifacts(self) -> Table[Artifact]:
@@ -142,7 +176,7 @@ class Evidence:
     def filesystems(self) -> Table[FileSystem]:
         """The file systems of the evidence; an image archive has none."""
         found = []
-        if self.kind is EvidenceKind.FILESYSTEM_TREE:
+        if self.kind in (EvidenceKind.FILESYSTEM_TREE, EvidenceKind.DOCKER_ROOT):
             found.append(FileSystem(self.path.name, self._tree, self._tree.origin))
         return Table(FileSystem, found, name="file systems")
 
@@ -160,7 +194,8 @@ class Evidence:
             NotFound: there is no such image.
             AmbiguousName: it fits several.
         """
-        for candidates in _candidates(self._images, name):
+        images = self._all_images()
+        for candidates in _candidates(images, name):
             if len(candidates) > 1 and len({image.id for image in candidates}) > 1:
                 same_tag = [image for image in candidates if name in image.tags]
                 if len(same_tag) == len(candidates):
@@ -168,8 +203,30 @@ class Evidence:
                 raise AmbiguousName(f"{name!r} fits {len(candidates)} images", tuple(image.id for image in candidates))
             if candidates:
                 return candidates[0]
-        known = ", ".join(tag for image in self._images for tag in image.tags) or "none has a name"
+        known = ", ".join(tag for image in images for tag in image.tags) or "none has a name"
         raise NotFound(f"no image {name!r}; there are: {known}")
+
+    def container(self, name: str) -> Container:
+        """A container by name, full id or unique start of an id.
+
+        Raises:
+            NotFound: there is no such container.
+            AmbiguousName: it fits several.
+        """
+        containers = list(self.containers)
+        wanted = name.removeprefix("/")
+        for found in (
+            [container for container in containers if container.id == wanted],
+            [container for container in containers if container.name == wanted],
+            [container for container in containers if wanted and container.id.startswith(wanted)],
+            [container for container in containers if wanted in container.other_names],
+        ):
+            if len(found) > 1:
+                raise AmbiguousName(f"{name!r} fits {len(found)} containers", tuple(one.id for one in found))
+            if found:
+                return found[0]
+        known = ", ".join(container.name for container in containers) or "none"
+        raise NotFound(f"no container {name!r}; there are: {known}")
 
     def hashes(
         self,
@@ -202,21 +259,105 @@ class Evidence:
 
         def rows() -> Iterator[Check]:
             failed = total = 0
-            for check in verify_images(
-                self._store,
-                self._images,
-                self._inventory(),
-                executor,
-                self._progress,
-                self._keep_digests,
-                self._digests,
-            ):
+            for check in self._checks(executor):
                 total += 1
                 failed += not check.ok
                 yield check
             self._finish("verify", checks=total, failed=failed)
 
         return Table(Check, rows, name="checks")
+
+    def _checks(self, executor: Executor | None) -> Iterator[Check]:
+        if self._dockers:
+            from forensics_lib.engines.docker.verify import verify_root
+
+            for docker in self._dockers:
+                yield from verify_root(docker, self._limits)
+            return
+        yield from verify_images(
+            self._store,
+            self._images,
+            self._inventory(),
+            executor,
+            self._progress,
+            self._keep_digests,
+            self._digests,
+        )
+
+    def identify(self) -> Table[Identified]:
+        """What every file holds, told by its content; see `analysis.identify.identify`.
+
+        Raises:
+            UnsupportedFormat: libmagic is missing; the message says what to install.
+        """
+        rows = identify(self._inventory(), progress=self._progress)
+        return Table(Identified, self._recorded(rows, "identify"), name="identified files")
+
+    def scan(self, rules: str | os.PathLike[str] | CompiledRules, *, timeout: int = 60) -> Table[Match]:
+        """Every match of YARA rules with every file; see `analysis.scan.scan`.
+
+        Args:
+            rules: text of rules, a path of a file or folder of rules or of compiled ones, or ``yara.Rules``.
+            timeout: seconds for one content.
+
+        Raises:
+            PathNotFound: no rules at that path.
+            DamagedData: no rules compile; the message says why.
+            UnsupportedFormat: a folder without rules, or rules that another version of YARA compiled.
+        """
+        rows = scan(self._inventory(), rules, timeout=timeout, progress=self._progress)
+        return Table(Match, self._recorded(rows, "scan", rules=rules_name(rules), timeout=timeout), name="matches")
+
+    def search(
+        self, pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes], *, ignore_case: bool = False
+    ) -> Table[Hit]:
+        """Every place in files, names and the images' documents that holds a text; see `analysis.search.search`.
+
+        Args:
+            pattern: text or bytes as they stand, or a regular expression from ``re.compile``.
+            ignore_case: take upper and lower case for the same.
+
+        Raises:
+            ValueError: the pattern can match nothing at all, or is a regular expression of text beyond ASCII.
+        """
+        rows = search(self._inventory(), pattern, ignore_case=ignore_case, progress=self._progress)
+        return Table(Hit, self._recorded(rows, "search", pattern=repr(pattern), ignore_case=ignore_case), name="hits")
+
+    def extract(self, tree: Tree, path: str, to: str | os.PathLike[str], *, symlinks: bool = False) -> Table[Extracted]:
+        """Copy a file or folder out to the disk, now; see `trees.extract.extract`. The custody records each file.
+
+        Args:
+            tree: where to copy from, e.g. ``ev.image("web").tree()``.
+            path: what to copy.
+            to: the folder that gets it; it must be empty or not exist.
+            symlinks: make symbolic links too.
+
+        Raises:
+            PathNotFound: no such path in the tree.
+            FileExistsError: the folder is not empty.
+            ValueError: the folder lies inside the evidence.
+        """
+        if self.path.is_dir() and Path(to).resolve().is_relative_to(self.path.resolve()):
+            raise ValueError(f"{to} lies inside the evidence, where nothing is ever written")
+        rows = []
+        for row in extract(tree, path, to, self._problems, symlinks=symlinks):
+            rows.append(row)
+            if row.sha256 is not None:
+                self.custody.record(
+                    "extract",
+                    row.path,
+                    to=str(row.to),
+                    size=row.size,
+                    sha256=row.sha256,
+                    note=row.note,
+                    origin=str(row.origin),
+                )
+        self._finish("extract", tree=str(tree.origin), path=path, to=str(to), files=sum(bool(r.sha256) for r in rows))
+        return Table(Extracted, rows, name="extracted files")
+
+    def _recorded(self, rows: Iterator[T], action: str, **details: str | int) -> Iterator[T]:
+        yield from rows
+        self._finish(action, **details)
 
     def _stored_size(self) -> int | None:
         return None if self._file is None else self._file.size
@@ -258,13 +399,29 @@ class Evidence:
             reader = read_oci_layout(store)
             kind = EvidenceKind.OCI_LAYOUT
             parts = ordered(reader.images.values())
+        elif self._find_engines():
+            return [], [], EvidenceKind.DOCKER_ROOT
         else:
             return [], [], EvidenceKind.FILESYSTEM_TREE
         return [Image(one, self._problems) for one in parts], kept_apart(reader), kind
 
+    def _find_engines(self) -> bool:
+        """Whether the tree holds data of an engine; the readers of engines are only loaded when it may."""
+        from forensics_lib.engines.docker.acquisition import report_losses
+        from forensics_lib.engines.docker.engine import DockerRoot
+        from forensics_lib.engines.docker.root import find_roots
+
+        self._dockers = [DockerRoot(self._store, root, self._limits) for root in find_roots(self._store)]
+        for docker in self._dockers:
+            self._problems.defer(lambda docker=docker: report_losses(docker, self._limits))
+        return bool(self._dockers)
+
+    def _all_images(self) -> list[Image]:
+        return self._images or [image for docker in self._dockers for image in docker.images]
+
     def _inventory(self) -> Inventory:
         name = self.path.name
-        if self.kind is EvidenceKind.FILESYSTEM_TREE:
+        if self.kind in (EvidenceKind.FILESYSTEM_TREE, EvidenceKind.DOCKER_ROOT):
             if self._file is None:
                 return Inventory(name, self._problems, trees=((name, self._tree),))
             stream = TarStream(
@@ -292,6 +449,11 @@ class Evidence:
             blobs=tuple(node for node in self._store.files() if node.path not in layers),
             evidence=self._file,
             unreadable=tuple((b.origin, b.unreadable) for b in self._store.layers.values() if b.unreadable is not None),
+            documents=tuple(
+                document
+                for image in {image.id: image for image in self._images}.values()
+                for document in image_documents(image)
+            ),
         )
 
     def _keep_digests(self, job: TarStream, digests: StreamDigests) -> None:

@@ -22,6 +22,7 @@ class EvidenceKind(StrEnum):
     DOCKER_ARCHIVE = "docker-archive"
     OCI_LAYOUT = "oci-layout"
     IMAGE_DIR = "image-dir"
+    DOCKER_ROOT = "docker-root"
     FILESYSTEM_TREE = "filesystem-tree"
 
 

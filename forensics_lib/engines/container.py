@@ -1,0 +1,428 @@
+"""Containers, as every engine describes them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Protocol
+
+from forensics_lib.engines.findings import Finding
+from forensics_lib.engines.logs import LogRecord
+from forensics_lib.model import Origin, utc_from_ns
+from forensics_lib.table import Table
+from forensics_lib.trees.base import Tree
+from forensics_lib.trees.layered import Change
+
+__all__ = ["Container", "ContainerParts", "ContainerState", "Endpoint", "Mount", "Port"]
+
+
+class ContainerState(StrEnum):
+    """The state in the words of ``docker ps``."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    RESTARTING = "restarting"
+    REMOVING = "removing"
+    EXITED = "exited"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Port:
+    """A port of a container.
+
+    Attributes:
+        port: inside the container.
+        protocol: ``tcp``, ``udp`` or ``sctp``.
+        host_ip: address it was published on; empty when it was not, or on all.
+        host_port: port it was published on; None when it was not, or when the engine was to choose one.
+    """
+
+    port: int
+    protocol: str
+    host_ip: str = ""
+    host_port: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """Something mounted into a container.
+
+    Attributes:
+        type: ``bind``, ``volume``, ``tmpfs``, ``image``, ``npipe`` or ``cluster``.
+        source: path on the host; empty for tmpfs.
+        destination: path in the container.
+        name: name of the volume; empty for others.
+        driver: driver of the volume; empty for others.
+        read_only: whether the container could not write to it.
+        options: mode string as given.
+    """
+
+    type: str
+    source: str
+    destination: str
+    name: str = ""
+    driver: str = ""
+    read_only: bool = False
+    options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A container's connection to a network; addresses are the last ones that were written down.
+
+    Attributes:
+        network: name of the network.
+        network_id: its id.
+        ip_address: IPv4 address; empty when none is recorded.
+        ipv6_address: IPv6 address; empty when none is recorded.
+        mac_address: MAC address; empty when none is recorded.
+        gateway: IPv4 gateway; empty when none is recorded.
+        aliases: further names in the network.
+    """
+
+    network: str
+    network_id: str
+    ip_address: str = ""
+    ipv6_address: str = ""
+    mac_address: str = ""
+    gateway: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerParts:
+    """What a reader of an engine's records found of one container; see `Container` for the meaning."""
+
+    id: str
+    name: str
+    image: str
+    image_id: str
+    created_ns: int | None
+    state: ContainerState
+    state_note: str
+    origin: Origin
+    path: str = ""
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    working_dir: str = ""
+    user: str = ""
+    hostname: str = ""
+    ports: tuple[Port, ...] = ()
+    mounts: tuple[Mount, ...] = ()
+    networks: tuple[Endpoint, ...] = ()
+    started_ns: int | None = None
+    finished_ns: int | None = None
+    exit_code: int | None = None
+    pid: int = 0
+    error: str = ""
+    restart_count: int = 0
+    restart_policy: str = ""
+    log_driver: str = ""
+    storage_driver: str = ""
+    privileged: bool = False
+    read_only: bool = False
+    auto_remove: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    network_mode: str = ""
+    pid_mode: str = ""
+    ipc_mode: str = ""
+    uts_mode: str = ""
+    userns_mode: str = ""
+    cgroupns_mode: str = ""
+    other_names: tuple[str, ...] = ()
+
+
+class ContainerBackend(Protocol):
+    """What only the engine can tell of a container."""
+
+    def inspect(self) -> dict[str, object]:
+        """As the engine shows it."""
+        ...
+
+    def tree(self) -> Tree:
+        """Its files."""
+        ...
+
+    def diff(self) -> Iterator[Change]:
+        """What it changed."""
+        ...
+
+    def hidden_changes(self) -> Iterator[Change]:
+        """What the engine does not show of that."""
+        ...
+
+    def logs(
+        self,
+        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> Iterator[LogRecord]:
+        """What it wrote, filtered."""
+        ...
+
+    def findings(self) -> Iterator[Finding]:
+        """What to look at first."""
+        ...
+
+
+class Container:
+    """A container as its engine last wrote it down."""
+
+    __table_columns__ = ("id", "name", "image", "state", "created", "command", "origin")
+
+    def __init__(self, parts: ContainerParts, backend: ContainerBackend) -> None:
+        """Combine what a reader found; files and logs are read when they are asked for."""
+        self._parts = parts
+        self._backend = backend
+
+    def __repr__(self) -> str:
+        """Name, id and state."""
+        return f"Container({self.name}, {self.id[:12]}, {self.state})"
+
+    @property
+    def id(self) -> str:
+        """Full id."""
+        return self._parts.id
+
+    @property
+    def name(self) -> str:
+        """Name, without the leading slash Docker stores."""
+        return self._parts.name
+
+    @property
+    def image(self) -> str:
+        """Image by the name the user gave."""
+        return self._parts.image
+
+    @property
+    def image_id(self) -> str:
+        """Id of the image it was made from."""
+        return self._parts.image_id
+
+    @property
+    def created(self) -> datetime | None:
+        """When it was created (aware UTC)."""
+        return utc_from_ns(self._parts.created_ns)
+
+    @property
+    def created_ns(self) -> int | None:
+        """When it was created, nanoseconds since 1970."""
+        return self._parts.created_ns
+
+    @property
+    def started(self) -> datetime | None:
+        """When it was last started (aware UTC); None when it never was."""
+        return utc_from_ns(self._parts.started_ns)
+
+    @property
+    def started_ns(self) -> int | None:
+        """When it was last started, nanoseconds since 1970."""
+        return self._parts.started_ns
+
+    @property
+    def finished(self) -> datetime | None:
+        """When it last ended (aware UTC); None when it never did."""
+        return utc_from_ns(self._parts.finished_ns)
+
+    @property
+    def finished_ns(self) -> int | None:
+        """When it last ended, nanoseconds since 1970."""
+        return self._parts.finished_ns
+
+    @property
+    def state(self) -> ContainerState:
+        """State as it was written last; see `state_note` when that cannot be true any more."""
+        return self._parts.state
+
+    @property
+    def state_note(self) -> str:
+        """Why the state cannot be true any more; empty when it can."""
+        return self._parts.state_note
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the last run; None when it never ran."""
+        return self._parts.exit_code
+
+    @property
+    def pid(self) -> int:
+        """Process id on the host, as written last; 0 when it was not running."""
+        return self._parts.pid
+
+    @property
+    def error(self) -> str:
+        """Why the engine could not start it; empty when it could."""
+        return self._parts.error
+
+    @property
+    def command(self) -> tuple[str, ...]:
+        """The program and its arguments."""
+        return (self._parts.path, *self._parts.args) if self._parts.path else self._parts.args
+
+    @property
+    def env(self) -> tuple[str, ...]:
+        """Environment, each ``NAME=value``."""
+        return self._parts.env
+
+    @property
+    def labels(self) -> tuple[tuple[str, str], ...]:
+        """Labels as (name, value) pairs."""
+        return self._parts.labels
+
+    @property
+    def working_dir(self) -> str:
+        """Working directory of the program."""
+        return self._parts.working_dir
+
+    @property
+    def user(self) -> str:
+        """User the program ran as; empty for the image's default."""
+        return self._parts.user
+
+    @property
+    def hostname(self) -> str:
+        """Host name inside the container."""
+        return self._parts.hostname
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """Ports, published and merely exposed ones."""
+        return self._parts.ports
+
+    @property
+    def mounts(self) -> tuple[Mount, ...]:
+        """What was mounted into it."""
+        return self._parts.mounts
+
+    @property
+    def networks(self) -> tuple[Endpoint, ...]:
+        """Its connections to networks, with the last addresses that were written down."""
+        return self._parts.networks
+
+    @property
+    def restart_policy(self) -> str:
+        """``no``, ``always``, ``unless-stopped`` or ``on-failure[:count]``."""
+        return self._parts.restart_policy
+
+    @property
+    def restart_count(self) -> int:
+        """How often the engine restarted it."""
+        return self._parts.restart_count
+
+    @property
+    def log_driver(self) -> str:
+        """Driver that kept its output."""
+        return self._parts.log_driver
+
+    @property
+    def storage_driver(self) -> str:
+        """Driver that kept its files."""
+        return self._parts.storage_driver
+
+    @property
+    def privileged(self) -> bool:
+        """Whether it ran with all rights of the host's root."""
+        return self._parts.privileged
+
+    @property
+    def read_only(self) -> bool:
+        """Whether its own file system was read-only."""
+        return self._parts.read_only
+
+    @property
+    def auto_remove(self) -> bool:
+        """Whether the engine was to remove it at its end."""
+        return self._parts.auto_remove
+
+    @property
+    def capabilities_added(self) -> tuple[str, ...]:
+        """Linux capabilities beyond the default ones."""
+        return self._parts.cap_add
+
+    @property
+    def capabilities_dropped(self) -> tuple[str, ...]:
+        """Linux capabilities taken away."""
+        return self._parts.cap_drop
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Devices of the host it could use, as ``host:container:permissions``."""
+        return self._parts.devices
+
+    @property
+    def security_options(self) -> tuple[str, ...]:
+        """Options for seccomp, AppArmor, SELinux and the like."""
+        return self._parts.security_opt
+
+    @property
+    def namespaces(self) -> tuple[tuple[str, str], ...]:
+        """Mode of each namespace, as (namespace, mode); an empty mode is the engine's default."""
+        parts = self._parts
+        return (
+            ("network", parts.network_mode),
+            ("pid", parts.pid_mode),
+            ("ipc", parts.ipc_mode),
+            ("uts", parts.uts_mode),
+            ("user", parts.userns_mode),
+            ("cgroup", parts.cgroupns_mode),
+        )
+
+    @property
+    def other_names(self) -> tuple[str, ...]:
+        """Names that other containers' links give it."""
+        return self._parts.other_names
+
+    @property
+    def origin(self) -> Origin:
+        """The record of the engine that describes it."""
+        return self._parts.origin
+
+    @property
+    def findings(self) -> Table[Finding]:
+        """What an examiner should look at first; secrets are masked."""
+        return Table(Finding, self._backend.findings, name=f"findings in {self.name}")
+
+    def inspect(self) -> dict[str, object]:
+        """The container as ``docker inspect`` shows it."""
+        return self._backend.inspect()
+
+    def diff(self) -> Table[Change]:
+        """What it changed in its file system: equal to ``docker diff``."""
+        return Table(Change, self._backend.diff, name=f"changes of {self.name}")
+
+    def hidden_changes(self) -> Table[Change]:
+        """What ``docker diff`` does not show: content changed behind an equal size and time, times, attributes."""
+        return Table(Change, self._backend.hidden_changes, name=f"hidden changes of {self.name}")
+
+    def logs(
+        self,
+        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Table[LogRecord]:
+        """What it wrote to its standard output and error, oldest first.
+
+        Args:
+            pattern: regular expression that a line has to contain.
+            since: earliest time, inclusive.
+            until: latest time, inclusive.
+        """
+        return Table(LogRecord, lambda: self._backend.logs(pattern, since, until), name=f"logs of {self.name}")
+
+    def tree(self) -> Tree:
+        """Its files as it saw them, volumes and bind mounts excepted: equal to ``docker export``.
+
+        Raises:
+            UnsupportedFormat: its storage driver keeps files where this evidence does not reach.
+            DamagedData: the record of its files is missing.
+        """
+        return self._backend.tree()

@@ -1,0 +1,168 @@
+"""What the copy of a data root lost: attributes, device nodes, owners, times – and what that means for the answers.
+
+The layers' tar-split records hold the headers of the original archives, so for image layers this is no guess: each
+file's metadata is compared with what the archive said it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from forensics_lib.engines.docker.drivers import GraphDriver
+from forensics_lib.engines.docker.engine import DockerRoot
+from forensics_lib.engines.docker.layerdb import LayerRecord
+from forensics_lib.engines.docker.verify import split_entries
+from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar_split import Segment
+from forensics_lib.sources.decompress import Limits
+from forensics_lib.sources.stream import BlockStream
+from forensics_lib.trees.archive import clean_path
+from forensics_lib.trees.base import Node, NodeKind, Tree, join
+
+__all__ = ["archive_headers", "report_losses"]
+
+_ZEROS = bytes(64 << 10)
+_MAX_MEMBERS = 200_000
+_MEANING = {
+    "attributes": "extended attributes are lost: directories that replaced lower ones show the lower files again, and "
+    "file capabilities are missing from every answer",
+    "whiteouts": "whiteouts are lost: files that were deleted are shown as if they were still there",
+    "devices": "device nodes are lost",
+    "owners": "owners are lost: user and group of files are those of the copy",
+    "times": "times of change are lost: they are those of the copy",
+    "set-id bits": "set-user-ID and set-group-ID bits are lost",
+    "files": "files of image layers are missing",
+}
+
+
+@dataclass(slots=True)
+class _Tally:
+    """How many members were looked at for a property, how many lack it, and one of them."""
+
+    seen: int = 0
+    lost: int = 0
+    example: str = ""
+
+    def add(self, lost: bool, example: str) -> None:
+        self.seen += 1
+        if lost:
+            self.lost += 1
+            self.example = self.example or example
+
+
+@dataclass(slots=True)
+class _Losses:
+    tallies: dict[str, _Tally] = field(default_factory=lambda: {name: _Tally() for name in _MEANING})
+    members: int = 0
+
+
+def report_losses(docker: DockerRoot, limits: Limits) -> None:
+    """Add one problem for each kind of metadata that the acquisition lost."""
+    losses = _Losses()
+    for name in docker.storage_drivers:
+        driver = docker.driver(name)
+        for record in docker.layer_db(name).layers.values():
+            if losses.members < _MAX_MEMBERS:
+                _compare_layer(docker, driver, record, limits, losses)
+        if name in ("overlay2", "fuse-overlayfs") and not losses.tallies["attributes"].lost:
+            _look_for_attributes(docker, driver, losses)
+    for kind, tally in losses.tallies.items():
+        # single files may have been changed on the host; an acquisition that loses something loses it everywhere
+        if tally.lost and tally.lost * 2 > tally.seen:
+            message = f"the copy lost metadata: {_MEANING[kind]} ({tally.lost} of {tally.seen} looked at, "
+            message += f"e.g. {tally.example})"
+            docker.reader.problems.add(docker.reader.origin, DamagedData(message, origin=docker.reader.origin))
+
+
+def archive_headers(docker: DockerRoot, record: LayerRecord, limits: Limits) -> Iterator[TarEntry]:
+    """The members of a layer's original archive, from its tar-split record alone; their content is not there.
+
+    Raises:
+        PathNotFound: the layer has no such record.
+        ForensicsError: it cannot be read.
+    """
+
+    def blocks() -> Iterator[bytes]:
+        for entry in split_entries(docker, record, limits):
+            if isinstance(entry, Segment):
+                yield entry.data
+            else:
+                left = entry.size
+                while left > 0:
+                    yield _ZEROS[:left]
+                    left -= len(_ZEROS)
+
+    yield from TarDecoder(BlockStream(blocks()), origin=record.origin, max_entries=limits.entries)
+
+
+def _compare_layer(
+    docker: DockerRoot, driver: GraphDriver, record: LayerRecord, limits: Limits, losses: _Losses
+) -> None:
+    try:
+        tree = driver.alone(record.cache_id)
+        for entry in archive_headers(docker, record, limits):
+            losses.members += 1
+            _compare(tree, driver, entry, losses.tallies)
+            if losses.members >= _MAX_MEMBERS:
+                return
+    except ForensicsError:
+        return  # a layer that cannot be read is reported by whoever asks for its files
+
+
+def _compare(tree: Tree, driver: GraphDriver, entry: TarEntry, tallies: dict[str, _Tally]) -> None:
+    path = clean_path(entry.name)[0]
+    folder, _, name = path.rpartition("/")
+    if name.startswith(".wh."):
+        if driver.name in ("overlay2", "fuse-overlayfs"):
+            _compare_mark(tree, folder, name, tallies)
+        return
+    node = tree._lookup(path)
+    if entry.typeflag in "34":
+        kind = NodeKind.CHAR if entry.typeflag == "3" else NodeKind.BLOCK
+        tallies["devices"].add(node is None or node.kind is not kind, path)
+        return
+    if entry.typeflag not in "0157":
+        return
+    tallies["files"].add(node is None, path)
+    if node is not None:
+        _compare_node(node, entry, tallies)
+
+
+def _compare_mark(tree: Tree, folder: str, name: str, tallies: dict[str, _Tally]) -> None:
+    if name == ".wh..wh..opq":
+        node = tree._lookup(folder or "/")
+        marked = node is not None and any(key.endswith(".opaque") for key in node.xattrs)
+        tallies["attributes"].add(not marked, folder or "/")
+    elif not name.startswith(".wh..wh."):
+        path = join(folder or "/", name[4:])
+        node = tree._lookup(path)
+        tallies["whiteouts"].add(node is None, path)
+
+
+def _compare_node(node: Node, entry: TarEntry, tallies: dict[str, _Tally]) -> None:
+    if "security.capability" in entry.xattrs:
+        tallies["attributes"].add("security.capability" not in node.xattrs, node.path)
+    owners = (node.uid, node.gid), (entry.uid, entry.gid)
+    if owners != ((0, 0), (0, 0)):  # root's files prove nothing: a copy made by root has them too
+        tallies["owners"].add(owners[0] != owners[1], node.path)
+    if entry.typeflag in "07" and node.mtime_ns is not None:
+        tallies["times"].add(node.mtime_ns // 10**9 != entry.mtime_ns // 10**9, node.path)
+    if entry.mode & 0o6000:
+        tallies["set-id bits"].add((node.mode & 0o6000) != (entry.mode & 0o6000), node.path)
+
+
+def _look_for_attributes(docker: DockerRoot, driver: GraphDriver, losses: _Losses) -> None:
+    """Without a member that proves it: what was copied up into a container's layer has an attribute that says so."""
+    for mount in docker.layer_db(driver.name).mounts.values():
+        try:
+            upper, lower = driver.alone(mount.mount_id), driver.tree(mount.init_id)
+            for node in upper.walk():
+                if node.path == "/" or node.kind not in (NodeKind.FILE, NodeKind.DIR):
+                    continue
+                if node.path in lower:
+                    marked = any(".overlay." in key for key in node.xattrs)
+                    losses.tallies["attributes"].add(not marked, node.path)
+        except ForensicsError:
+            continue

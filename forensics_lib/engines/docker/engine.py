@@ -1,0 +1,291 @@
+"""One Docker data root: its containers, images, volumes and networks, as its daemon would have answered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+
+from forensics_lib.engines.container import Container
+from forensics_lib.engines.docker.containers import ContainerRecord, read_containers
+from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver, driver_of
+from forensics_lib.engines.docker.graph import Graph
+from forensics_lib.engines.docker.images import ImageDb
+from forensics_lib.engines.docker.inspect import inspect_container
+from forensics_lib.engines.docker.layerdb import LayerDb, MountRecord
+from forensics_lib.engines.docker.logs import container_logs
+from forensics_lib.engines.docker.networks import NetworkStore, decode_networks
+from forensics_lib.engines.docker.root import DataRoot
+from forensics_lib.engines.docker.version import Engine, engine_of
+from forensics_lib.engines.docker.volumes import decode_volumes, list_volumes
+from forensics_lib.engines.findings import Finding, findings_of
+from forensics_lib.engines.logs import LogRecord
+from forensics_lib.engines.network import Network
+from forensics_lib.engines.volume import Volume
+from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.formats.bbolt import Bolt
+from forensics_lib.images.image import Image
+from forensics_lib.model import Origin
+from forensics_lib.sources.decompress import Limits
+from forensics_lib.trees.base import NodeKind, Tree, join
+from forensics_lib.trees.changes import diff, hidden_changes
+from forensics_lib.trees.documents import DocumentReader
+from forensics_lib.trees.layered import Change
+
+__all__ = ["DockerRoot"]
+
+_DEFAULT_ROOT = "/var/lib/docker"
+_SNAPSHOT_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow"])
+
+
+class DockerRoot:
+    """Answers for one data root; each store is read when it is first asked for.
+
+    Attributes:
+        root: where the data root lies.
+    """
+
+    def __init__(self, reader: DocumentReader, root: DataRoot, limits: Limits) -> None:
+        """Nothing is read yet."""
+        self.reader = reader
+        self.root = root
+        self._limits = limits
+        self._layer_dbs: dict[str, LayerDb] = {}
+        self._drivers: dict[str, GraphDriver] = {}
+
+    @cached_property
+    def records(self) -> list[ContainerRecord]:
+        """The containers' records, newest first."""
+        return read_containers(self.reader, self.root)
+
+    @cached_property
+    def real_root(self) -> str:
+        """The data root's path on the host, as its own records tell."""
+        for record in self.records:
+            for key in ("HostnamePath", "ResolvConfPath", "LogPath", "HostsPath"):
+                start, found, _ = record.config.text(key).partition(f"/containers/{record.id}/")
+                if found and start.startswith("/"):
+                    return start
+        return self.root.path if self.root.path.count("/") > 1 else _DEFAULT_ROOT
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The release of the engine, as far as the records tell."""
+        configs = [record.config for record in self.records]
+        has_id = self.reader.find(self.root.at("engine-id")) is not None
+        return engine_of(configs, engine_id=has_id, networks=self.network_store.networks)
+
+    @cached_property
+    def storage_drivers(self) -> list[str]:
+        """Drivers that this root's image store was used with, the one with most containers first."""
+        used = [record.parts.storage_driver for record in self.records]
+        found = [node.name for node in self.reader.folder(self.root.at("image")) if node.kind is NodeKind.DIR]
+        return sorted(found, key=lambda name: (-used.count(name), name))
+
+    @cached_property
+    def containers(self) -> list[Container]:
+        """All containers, newest first as ``docker ps -a``."""
+        names = self._link_names
+        found = []
+        for record in self.records:
+            self._note_state(record)
+            parts = replace(record.parts, other_names=names.get(record.id, ()))
+            found.append(Container(parts, _Backend(self, record)))
+        return found
+
+    @cached_property
+    def images(self) -> list[Image]:
+        """All images of the graph drivers' stores, also dangling and intermediate ones."""
+        found: list[Image] = []
+        for name in self.storage_drivers:
+            store = ImageDb(self.reader, self.root, self.layer_db(name), self.driver(name), self.engine)
+            known = {image.id for image in found}
+            found += [image for image in store.images() if image.id not in known]
+        for name in self._drivers_before_1_10:
+            known = {image.id for image in found}
+            found += [i for i in Graph(self.reader, self.root, self.driver(name)).images() if i.id not in known]
+        return found
+
+    @cached_property
+    def _drivers_before_1_10(self) -> list[str]:
+        """Storage drivers of the image store that Docker had before 1.10."""
+        names = [node.name for node in self.reader.folder(self.root.path)]
+        drivers = [name.removeprefix("repositories-") for name in names if name.startswith("repositories-")]
+        return drivers or [name for name in names if "graph" in names and name in DRIVERS]
+
+    @cached_property
+    def volumes(self) -> list[Volume]:
+        """All volumes, by name."""
+        records = decode_volumes(self._bucket("volumes/metadata.db", b"volumes"), self.reader)
+        return list_volumes(self.reader, self.root, self.real_root, records, self.engine)
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """All networks, by name."""
+        return self.network_store.list(self.engine, self.reader.problems)
+
+    @cached_property
+    def network_store(self) -> NetworkStore:
+        """The documents of the network store."""
+        return decode_networks(self._bucket("network/files/local-kv.db", b"libnetwork"), self.reader.problems)
+
+    @cached_property
+    def daemon_started_ns(self) -> int | None:
+        """When the daemon last started, nanoseconds since 1970: it then makes its default network anew."""
+        times = [network.created_ns for network in self.networks if network.name == "bridge"]
+        return max((time for time in times if time is not None), default=None)
+
+    def layer_db(self, driver: str) -> LayerDb:
+        """The layer records of a storage driver."""
+        if driver not in self._layer_dbs:
+            self._layer_dbs[driver] = LayerDb(self.reader, self.root, driver)
+        return self._layer_dbs[driver]
+
+    def driver(self, name: str) -> GraphDriver:
+        """The reader of a storage driver's directories."""
+        if name not in self._drivers:
+            self._drivers[name] = driver_of(name, self.reader, self.root, self.layer_db(name), self.real_root)
+        return self._drivers[name]
+
+    def mount(self, record: ContainerRecord) -> MountRecord | None:
+        """The record of a container's writable layer; None where there is none."""
+        mount = self.layer_db(record.parts.storage_driver).mounts.get(record.id)
+        if mount is None and self._drivers_before_1_10:  # the directory then had the container's id
+            driver = self.driver(record.parts.storage_driver)
+            init = f"{record.id}-init"
+            if driver.folder(record.id) in self.reader.tree:
+                found = init if driver.folder(init) in self.reader.tree else ""
+                return MountRecord(record.id, record.id, found, "", record.config_origin)
+        return mount
+
+    def _bucket(self, path: str, name: bytes) -> Iterable[tuple[bytes, bytes, Origin]]:
+        """Key, value and origin of each record of a bucket; nothing when the database is missing or unreadable."""
+        node = self.reader.find(self.root.at(*path.split("/")))
+        if node is None:
+            return
+        origin = node.origin.to(node.path.lstrip("/"))
+        try:
+            database = Bolt(node.source(), self.reader.problems)
+            bucket = database.root.bucket(name)
+            if bucket is not None:
+                for record in bucket.walk():
+                    if record.value is not None and len(record.path) == len(bucket.path):
+                        yield record.key, record.value, record.origin
+        except ForensicsError as error:
+            self.reader.problems.add(origin, error)
+
+    def _note_state(self, record: ContainerRecord) -> None:
+        if record.parts.state_note:
+            message = f"container {record.parts.name or record.id}: {record.parts.state_note}"
+            self.reader.problems.add(record.config_origin, message)
+
+    @cached_property
+    def _link_names(self) -> dict[str, tuple[str, ...]]:
+        """Further names by container id, from the links of other containers (``/child:/parent/alias``)."""
+        by_name = {record.parts.name: record.id for record in self.records}
+        names: dict[str, tuple[str, ...]] = {}
+        for record in self.records:
+            for link in record.host_config.texts("Links"):
+                child, _, alias = link.partition(":")
+                child_id = by_name.get(child.strip("/"))
+                if child_id and alias:
+                    other = f"{record.parts.name}/{alias.rpartition('/')[2]}"
+                    names[child_id] = (*names.get(child_id, ()), other)
+        return names
+
+
+def _as_json(path: str) -> str:
+    """A path as Docker's answers hold it: bytes that are no UTF-8 are lost there (a change's nodes still have them)."""
+    return "".join("\ufffd" if "\udc80" <= character <= "\udcff" else character for character in path)
+
+
+class _Backend:
+    """Answers of one container that need its data root."""
+
+    def __init__(self, docker: DockerRoot, record: ContainerRecord) -> None:
+        self._docker = docker
+        self._record = record
+
+    def inspect(self) -> dict[str, object]:
+        docker, record = self._docker, self._record
+        graph_driver = None
+        if record.parts.storage_driver in _SNAPSHOT_DRIVERS or not record.parts.storage_driver:
+            mount = docker.mount(record)
+            shown_id = record.id if docker.engine.at_least(28) else None
+            driver = docker.driver(record.parts.storage_driver)
+            if mount is not None and mount.mount_id:
+                graph_driver = driver.shown(mount.mount_id, shown_id)
+            else:
+                graph_driver = {"Data": None, "Name": record.parts.storage_driver}
+        return inspect_container(
+            record,
+            docker.engine,
+            docker.real_root,
+            graph_driver,
+            self._log_path(),
+            reloaded=(docker.daemon_started_ns or 0) > (record.parts.created_ns or 0),
+        )
+
+    def tree(self) -> Tree:
+        mount = self._mount()
+        return self._docker.driver(self._record.parts.storage_driver).tree(mount.mount_id)
+
+    def base(self) -> Tree:
+        """The file system the container started from: its image with what Docker puts into every container."""
+        mount = self._mount()
+        driver = self._docker.driver(self._record.parts.storage_driver)
+        if mount.init_id:
+            return driver.tree(mount.init_id)
+        record = self._docker.layer_db(driver.name).layers.get(mount.parent)
+        if record is None:
+            raise DamagedData(f"container {self._record.id}: its init layer is not recorded", origin=mount.origin)
+        return driver.tree(record.cache_id)
+
+    def diff(self) -> Iterator[Change]:
+        for change in diff(self.base(), self.tree()):
+            shown = _as_json(change.path)
+            yield change if shown == change.path else replace(change, path=shown)
+
+    def hidden_changes(self) -> Iterator[Change]:
+        yield from hidden_changes(self.base(), self.tree())
+
+    def logs(
+        self,
+        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
+        since: datetime | None,
+        until: datetime | None,
+    ) -> Iterator[LogRecord]:
+        docker, record = self._docker, self._record
+        return container_logs(
+            docker.reader.tree,
+            record.folder,
+            record.id,
+            record.parts.log_driver,
+            record.config.text("LogPath"),
+            docker.reader.problems,
+            docker._limits,
+            pattern=pattern,
+            since=since,
+            until=until,
+        )
+
+    def findings(self) -> Iterator[Finding]:
+        yield from findings_of(self._record.parts, self._record.config_origin, self._record.host_origin)
+
+    def _log_path(self) -> str:
+        """Where the log lies when the record does not say so, as the daemon finds out when it is asked for it."""
+        record = self._record
+        name = f"{record.id}-json.log"
+        if record.parts.log_driver == "json-file" and join(record.folder, name) in self._docker.reader.tree:
+            return f"{self._docker.real_root}/containers/{record.id}/{name}"
+        return ""
+
+    def _mount(self) -> MountRecord:
+        mount = self._docker.mount(self._record)
+        if mount is None or not mount.mount_id:
+            driver = self._record.parts.storage_driver
+            message = f"container {self._record.id}: its writable layer is not recorded by the driver {driver}"
+            raise DamagedData(message, origin=self._record.config_origin)
+        return mount

@@ -1,0 +1,65 @@
+"""Which version of the engine wrote a data root, as far as its records tell.
+
+The disk does not name the version; keys of its documents came with certain releases (moby ``container.go`` by tag).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from forensics_lib.formats.jsondoc import JsonObject
+
+__all__ = ["Engine", "engine_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The oldest release that can have written the records.
+
+    Attributes:
+        major: major version (20 stands for 20.10).
+        minor: minor version, where the records tell.
+    """
+
+    major: int
+    minor: int = 0
+
+    def at_least(self, major: int, minor: int = 0) -> bool:
+        """Whether the records are of this release or a later one."""
+        return (self.major, self.minor) >= (major, minor)
+
+
+def engine_of(configs: Iterable[JsonObject], *, engine_id: bool, networks: Iterable[JsonObject] = ()) -> Engine:
+    """The release that the newest of the records needs.
+
+    Args:
+        configs: the containers' records.
+        engine_id: whether the root has an ``engine-id`` file (23 and later).
+        networks: the networks' records.
+    """
+    newest = Engine(23) if engine_id else Engine(1, 10)
+    for config in configs:
+        newest = max(newest, _of_container(config), key=lambda engine: (engine.major, engine.minor))
+    for network in networks:
+        if "enableIPv4" in network:
+            newest = max(newest, Engine(28), key=lambda engine: (engine.major, engine.minor))
+    return newest
+
+
+def _of_container(config: JsonObject) -> Engine:
+    state, settings = config.object("State"), config.object("NetworkSettings")
+    if "WritableCgroups" in config and "Bridge" not in settings:
+        return Engine(29)
+    if "ImagePlatform" in config:
+        return Engine(28, 0 if "RemovalInProgress" in state else 2)
+    networks = settings.object("Networks")
+    if any("DNSNames" in networks.object(name) for name in networks.raw):
+        return Engine(25)
+    if "ImageManifest" in config:
+        return Engine(24)
+    if "LocalLogCacheMeta" in config:
+        return Engine(20, 10)
+    if "OS" in config:
+        return Engine(17, 12)
+    return Engine(1, 10)

@@ -1,0 +1,118 @@
+"""Docker's volumes: folders below ``volumes`` and the records of ``volumes/metadata.db``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from forensics_lib.engines.docker.root import DataRoot
+from forensics_lib.engines.docker.version import Engine
+from forensics_lib.engines.volume import Volume
+from forensics_lib.errors import ForensicsError, UnsupportedFormat
+from forensics_lib.formats.jsondoc import JsonObject, parse_object
+from forensics_lib.model import Origin
+from forensics_lib.trees.base import Node, NodeKind, Tree, join
+from forensics_lib.trees.documents import DocumentReader
+from forensics_lib.trees.subtree import Subtree
+
+__all__ = ["decode_volumes", "list_volumes"]
+
+_ANONYMOUS = "com.docker.volume.anonymous"
+
+
+def decode_volumes(
+    items: Iterable[tuple[bytes, bytes, Origin]], reader: DocumentReader
+) -> dict[str, tuple[JsonObject, Origin]]:
+    """The records of the database's bucket by name; what cannot be decoded becomes a problem."""
+    found = {}
+    for key, value, origin in items:
+        try:
+            document = parse_object(value, origin)
+        except ForensicsError as error:
+            reader.problems.add(origin, error)
+            continue
+        found[document.text("Name") or key.decode("utf-8", "surrogateescape")] = (document, origin)
+    return found
+
+
+def list_volumes(
+    reader: DocumentReader,
+    root: DataRoot,
+    real_root: str,
+    records: Mapping[str, tuple[JsonObject, Origin]],
+    engine: Engine,
+) -> list[Volume]:
+    """The volumes by name: every folder that is one, and those of plugins, which only have a record."""
+    found: list[Volume] = []
+
+    def add(name: str, node: Node | None, document: JsonObject, origin: Origin) -> None:
+        found.append(_volume(reader, name, node, real_root, document, origin, engine))
+
+    folders = {}
+    for node in reader.folder(root.at("volumes")):
+        if node.kind is NodeKind.DIR and _is_volume(reader.tree, node):
+            folders[node.name] = node
+    for name, (document, origin) in records.items():
+        if name not in folders and document.text("Driver") in ("local", ""):
+            reader.problems.add(origin, f"volume {name} has a record, but no folder: it was removed or not copied")
+        elif name not in folders:
+            add(name, None, document, origin)
+    for name, node in folders.items():
+        document, origin = records.get(name, (JsonObject({}), node.origin.to(node.path.lstrip("/"))))
+        if name not in records:
+            reader.problems.add(origin, f"volume {name} has a folder, but no record")
+        add(name, node, document, origin)
+    return sorted(found, key=lambda volume: volume.name)
+
+
+def _is_volume(tree: Tree, node: Node) -> bool:
+    return join(node.path, "_data") in tree or join(node.path, "opts.json") in tree
+
+
+def _volume(
+    reader: DocumentReader,
+    name: str,
+    node: Node | None,
+    real_root: str,
+    document: JsonObject,
+    origin: Origin,
+    engine: Engine,
+) -> Volume:
+    driver = document.text("Driver") or "local"
+    mountpoint = f"{join(real_root, 'volumes')}/{name}/_data" if driver == "local" else ""
+    # Docker shows a change time as creation: until 22 that of the files' folder, then that of the volume's.
+    folder = reader.tree._lookup(join(node.path, "_data")) if node is not None and not engine.at_least(23) else node
+    created_ns = None if folder is None else folder.ctime_ns
+
+    def inspect() -> dict[str, object]:
+        answer: dict[str, object] = {
+            "Driver": driver,
+            "Labels": document.get("Labels"),
+            "Mountpoint": mountpoint,
+            "Name": name,
+            "Options": document.get("Options"),
+            "Scope": "local",
+        }
+        if created_ns is not None:
+            moment = datetime.fromtimestamp(created_ns // 10**9, UTC)
+            answer["CreatedAt"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return answer
+
+    def tree() -> Tree:
+        if node is None:
+            raise UnsupportedFormat(f"the files of volume {name} are kept by the plugin {driver}")
+        return Subtree(reader.tree, join(node.path, "_data"))
+
+    labels = document.mapping("Labels")
+    return Volume(
+        name=name,
+        driver=driver,
+        mountpoint=mountpoint,
+        created_ns=created_ns,
+        labels=tuple(labels.items()),
+        options=tuple(document.mapping("Options").items()),
+        anonymous=_ANONYMOUS in labels or (len(name) == 64 and not set(name) - set("0123456789abcdef")),
+        origin=origin,
+        _inspect=inspect,
+        _tree=tree,
+    )

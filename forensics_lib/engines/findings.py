@@ -1,0 +1,115 @@
+"""What an examiner should look at first in a container's configuration."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from forensics_lib.model import Origin
+
+if TYPE_CHECKING:
+    from forensics_lib.engines.container import ContainerParts
+
+__all__ = ["Finding", "findings_of", "mask"]
+
+_SECRET_NAME = re.compile(r"pass(w(or)?d|phrase)?|secret|token|api_?key|private_?key|credential|auth|access_?key", re.I)
+_SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|gh[pousr]_[A-Za-z0-9]{30,}|xox[abp]-")
+_CREDENTIALS_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]+:([^/\s@]+)@", re.I)
+_STRONG = {
+    "ALL",
+    "SYS_ADMIN",
+    "SYS_PTRACE",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "DAC_READ_SEARCH",
+    "NET_ADMIN",
+    "BPF",
+    "SYS_BOOT",
+}
+_SENSITIVE = (
+    "/etc",
+    "/root",
+    "/home",
+    "/proc",
+    "/sys",
+    "/dev",
+    "/boot",
+    "/var/lib",
+    "/var/run",
+    "/run",
+    "/usr",
+    "/bin",
+)
+_SOCKETS = ("docker.sock", "containerd.sock", "crio.sock", "podman.sock")
+_NAMESPACES = (("network", "network_mode"), ("pid", "pid_mode"), ("ipc", "ipc_mode"), ("uts", "uts_mode"))
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing worth a look.
+
+    Attributes:
+        kind: short name, e.g. ``privileged`` or ``socket-mounted``.
+        detail: what exactly; secrets masked.
+        origin: the record that says so.
+    """
+
+    kind: str
+    detail: str
+    origin: Origin
+
+
+def findings_of(parts: ContainerParts, config: Origin, host_config: Origin) -> Iterator[Finding]:
+    """Findings from a container's settings, the gravest first.
+
+    Args:
+        parts: the container.
+        config: record that holds its command, environment and mounts.
+        host_config: record that holds its rights.
+    """
+    if parts.privileged:
+        yield Finding("privileged", "has all rights of the host's root", host_config)
+    for mount in parts.mounts:
+        yield from _mount_findings(mount.type, mount.source, mount.destination, mount.read_only, config)
+    for name, attribute in _NAMESPACES:
+        if getattr(parts, attribute) == "host":
+            yield Finding("host-namespace", f"shares the host's {name} namespace", host_config)
+    if parts.userns_mode == "host":
+        yield Finding("host-namespace", "is outside of the engine's user namespace", host_config)
+    for capability in parts.cap_add:
+        name = capability.upper().removeprefix("CAP_")
+        strength = "strong capability" if name in _STRONG else "capability"
+        yield Finding("capability-added", f"{strength} {capability}", host_config)
+    for option in parts.security_opt:
+        name, _, value = option.replace(":", "=", 1).partition("=")
+        if value in ("unconfined", "disable", "disabled"):
+            yield Finding("protection-disabled", f"{name} is {value}", host_config)
+    for device in parts.devices:
+        yield Finding("device", device, host_config)
+    for variable in parts.env:
+        name, _, value = variable.partition("=")
+        if value and (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or _CREDENTIALS_IN_URL.search(value)):
+            yield Finding("secret-in-environment", f"{name}={mask(value)}", config)
+    for word in (parts.path, *parts.args):
+        if _SECRET_VALUE.search(word) or _CREDENTIALS_IN_URL.search(word):
+            yield Finding("secret-in-command", mask(word), config)
+
+
+def mask(secret: str) -> str:
+    """Enough of a secret to recognise it, not enough to use it."""
+    return "*" * 8 if len(secret) < 8 else f"{secret[:2]}{'*' * 6} ({len(secret)} characters)"
+
+
+def _mount_findings(kind: str, source: str, destination: str, read_only: bool, origin: Origin) -> Iterator[Finding]:
+    if kind != "bind" or not source:
+        return
+    access = "read-only" if read_only else "read and write"
+    what = f"{source} at {destination}, {access}"
+    if source == "/":
+        yield Finding("host-root-mounted", what, origin)
+    elif source.endswith(_SOCKETS) or source in ("/var/run", "/run"):
+        yield Finding("socket-mounted", what, origin)
+    elif any(source == folder or source.startswith(f"{folder}/") for folder in _SENSITIVE):
+        yield Finding("host-path-mounted", what, origin)
