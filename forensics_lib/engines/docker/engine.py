@@ -119,7 +119,7 @@ class DockerRoot:
     def volumes(self) -> list[Volume]:
         """All volumes, by name."""
         records = decode_volumes(self._bucket("volumes/metadata.db", b"volumes"), self.reader)
-        return list_volumes(self.reader, self.root, self.real_root, records, self.engine)
+        return list_volumes(self.reader, self.root, self.real_root, records, self.engine, self.last_written_ns)
 
     @cached_property
     def networks(self) -> list[Network]:
@@ -136,6 +136,15 @@ class DockerRoot:
         """When the daemon last started, nanoseconds since 1970: it then makes its default network anew."""
         times = [network.created_ns for network in self.networks if network.name == "bridge"]
         return max((time for time in times if time is not None), default=None)
+
+    @cached_property
+    def last_written_ns(self) -> int:
+        """When the daemon last wrote one of its records, nanoseconds since 1970."""
+        paths = [self.root.at("network", "files", "local-kv.db"), self.root.at("volumes", "metadata.db")]
+        for record in self.records:
+            paths += [join(record.folder, "config.v2.json"), join(record.folder, "hostconfig.json")]
+        nodes = [self.reader.find(path) for path in paths]
+        return max((node.mtime_ns or 0 for node in nodes if node is not None), default=0)
 
     def layer_db(self, driver: str) -> LayerDb:
         """The layer records of a storage driver."""

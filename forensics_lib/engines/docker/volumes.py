@@ -17,6 +17,7 @@ from forensics_lib.trees.subtree import Subtree
 
 __all__ = ["decode_volumes", "list_volumes"]
 
+_MARGIN = 60 * 10**9
 _ANONYMOUS = "com.docker.volume.anonymous"
 
 
@@ -41,12 +42,14 @@ def list_volumes(
     real_root: str,
     records: Mapping[str, tuple[JsonObject, Origin]],
     engine: Engine,
+    last_written_ns: int,
 ) -> list[Volume]:
     """The volumes by name: every folder that is one, and those of plugins, which only have a record."""
     found: list[Volume] = []
 
     def add(name: str, node: Node | None, document: JsonObject, origin: Origin) -> None:
-        found.append(_volume(reader, name, node, real_root, document, origin, engine))
+        created_ns = None if node is None else _shown_as_creation(reader, node, engine, last_written_ns)
+        found.append(_volume(reader, name, node, real_root, document, origin, created_ns))
 
     folders = {}
     for node in reader.folder(root.at("volumes")):
@@ -69,6 +72,23 @@ def _is_volume(tree: Tree, node: Node) -> bool:
     return join(node.path, "_data") in tree or join(node.path, "opts.json") in tree
 
 
+def _shown_as_creation(reader: DocumentReader, node: Node, engine: Engine, last_written_ns: int) -> int | None:
+    """Docker shows a change time as creation: until 22 that of the files' folder, then that of the volume's.
+
+    A copy of the folder has change times of its own, later than anything the daemon wrote. The time of the content's
+    last change then stands in, which is the same unless only owner or mode were changed after it.
+    """
+    folder = node if engine.at_least(23) else reader.tree._lookup(join(node.path, "_data"))
+    if folder is None or folder.ctime_ns is None:
+        return None
+    copied = folder.ctime_ns > last_written_ns + _MARGIN and (folder.mtime_ns or 0) <= last_written_ns + _MARGIN
+    if not copied:
+        return folder.ctime_ns
+    message = "change times are those of the copy; volumes show the last change of their content as creation instead"
+    reader.problems.add(reader.origin, message)
+    return folder.mtime_ns
+
+
 def _volume(
     reader: DocumentReader,
     name: str,
@@ -76,13 +96,10 @@ def _volume(
     real_root: str,
     document: JsonObject,
     origin: Origin,
-    engine: Engine,
+    created_ns: int | None,
 ) -> Volume:
     driver = document.text("Driver") or "local"
     mountpoint = f"{join(real_root, 'volumes')}/{name}/_data" if driver == "local" else ""
-    # Docker shows a change time as creation: until 22 that of the files' folder, then that of the volume's.
-    folder = reader.tree._lookup(join(node.path, "_data")) if node is not None and not engine.at_least(23) else node
-    created_ns = None if folder is None else folder.ctime_ns
 
     def inspect() -> dict[str, object]:
         answer: dict[str, object] = {
