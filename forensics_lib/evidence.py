@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -409,11 +410,13 @@ class Evidence:
         """Whether the tree holds data of an engine; the readers of engines are only loaded when it may."""
         from forensics_lib.engines.docker.acquisition import report_losses
         from forensics_lib.engines.docker.engine import DockerRoot
+        from forensics_lib.engines.docker.leftovers import report_leftovers
         from forensics_lib.engines.docker.root import find_roots
 
         self._dockers = [DockerRoot(self._store, root, self._limits) for root in find_roots(self._store)]
         for docker in self._dockers:
-            self._problems.defer(lambda docker=docker: report_losses(docker, self._limits))
+            self._problems.defer(partial(report_losses, docker, self._limits))
+            self._problems.defer(partial(report_leftovers, docker))
         return bool(self._dockers)
 
     def _all_images(self) -> list[Image]:

@@ -186,7 +186,7 @@ class DockerRoot:
             self.reader.problems.add(origin, error)
 
     def _note_state(self, record: ContainerRecord) -> None:
-        if record.parts.state_note:
+        if record.config.object("State").flag("Running"):
             message = f"container {record.parts.name or record.id}: {record.parts.state_note}"
             self.reader.problems.add(record.config_origin, message)
 

@@ -1,4 +1,4 @@
-"""Images of Docker before 1.10: ``graph/<id>/json`` and ``repositories-<driver>``. Each layer is an image of its own."""
+"""Images of Docker before 1.10: ``graph/<id>/json`` and ``repositories-<driver>``; each layer is an image itself."""
 
 from __future__ import annotations
 
