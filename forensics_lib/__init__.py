@@ -8,6 +8,9 @@
 from __future__ import annotations
 
 from forensics_lib._version import __version__
+from forensics_lib.analysis.identify import Identified
+from forensics_lib.analysis.scan import Match
+from forensics_lib.analysis.search import Hit
 from forensics_lib.errors import (
     AmbiguousName,
     DamagedData,
@@ -34,6 +37,7 @@ from forensics_lib.model import ArtifactHash, Check, EvidenceKind, Origin, Probl
 from forensics_lib.sources.decompress import Compression, Limits
 from forensics_lib.table import Table
 from forensics_lib.trees.base import Node, NodeKind, Tree
+from forensics_lib.trees.extract import Extracted
 from forensics_lib.trees.layered import Change, ChangeKind
 
 __all__ = [
@@ -49,6 +53,7 @@ __all__ = [
     "Evidence",
     "EvidenceChanged",
     "EvidenceKind",
+    "Extracted",
     "FileSystem",
     "FileVersion",
     "ForensicsError",
@@ -56,11 +61,14 @@ __all__ = [
     "HiddenFile",
     "HistoryEntry",
     "HistoryStep",
+    "Hit",
+    "Identified",
     "Image",
     "ImageConfig",
     "Layer",
     "LimitExceeded",
     "Limits",
+    "Match",
     "MissingExtra",
     "Node",
     "NodeKind",

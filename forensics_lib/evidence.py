@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -321,7 +321,10 @@ class Evidence:
         Raises:
             ValueError: the pattern can match nothing at all, or is a regular expression of text beyond ASCII.
         """
-        rows = search(self._inventory(), pattern, ignore_case=ignore_case, progress=self._progress)
+        images = {image.id: image for image in self._all_images()}
+        documents = tuple(document for image in images.values() for document in image_documents(image))
+        inventory = replace(self._inventory(), documents=documents)
+        rows = search(inventory, pattern, ignore_case=ignore_case, progress=self._progress)
         return Table(Hit, self._recorded(rows, "search", pattern=repr(pattern), ignore_case=ignore_case), name="hits")
 
     def extract(self, tree: Tree, path: str, to: str | os.PathLike[str], *, symlinks: bool = False) -> Table[Extracted]:
@@ -452,11 +455,6 @@ class Evidence:
             blobs=tuple(node for node in self._store.files() if node.path not in layers),
             evidence=self._file,
             unreadable=tuple((b.origin, b.unreadable) for b in self._store.layers.values() if b.unreadable is not None),
-            documents=tuple(
-                document
-                for image in {image.id: image for image in self._images}.values()
-                for document in image_documents(image)
-            ),
         )
 
     def _keep_digests(self, job: TarStream, digests: StreamDigests) -> None:

@@ -68,7 +68,7 @@ def hash_artifacts(
     wanted = frozenset(KINDS if kinds is None else kinds)
     if unknown := wanted.difference(KINDS):
         raise ValueError(f"unknown kinds of artifact: {', '.join(sorted(unknown))}; known are {', '.join(KINDS)}")
-    streams = [s for s in inventory.streams if s.kind in wanted or {"layer", "file"} & wanted]
+    streams = [s for s in inventory.streams if wanted & {s.kind, "file", *(["layer"] if s.is_layer else [])}]
     blobs = inventory.blobs if "blob" in wanted else ()
     evidence = inventory.evidence if "evidence" in wanted else None
     total = sum(s.stored.size for s in streams) + sum(node.size for node in blobs)

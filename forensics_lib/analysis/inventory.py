@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from forensics_lib.errors import ForensicsError
 from forensics_lib.model import Origin, ProblemLog
@@ -10,7 +10,7 @@ from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Compression, Limits
 from forensics_lib.trees.base import Node, Tree
 
-__all__ = ["Inventory", "TarStream"]
+__all__ = ["Inventory", "TarStream", "TextDocument"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,25 @@ class TarStream:
 
 
 @dataclass(frozen=True, slots=True)
+class TextDocument:
+    """A text that is no file of a layer, to be searched beside them.
+
+    Attributes:
+        owner: what it belongs to: an image's id.
+        kind: ``config``, ``env``, ``history`` or ``label``.
+        name: which one of its kind.
+        text: the text, undecodable bytes as surrogates.
+        origin: where it is recorded.
+    """
+
+    owner: str
+    kind: str
+    name: str
+    text: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """Everything of one piece of evidence, each thing once.
 
@@ -50,7 +69,7 @@ class Inventory:
         evidence: the evidence file; None for a folder, or when it is among the streams.
         unreadable: what cannot be examined, and why.
         problems: where faults go.
-        documents: (name, text) that can be searched beside files: configuration, environment, history.
+        documents: what can be searched beside files: configuration, environment, history, labels.
     """
 
     name: str
@@ -60,4 +79,4 @@ class Inventory:
     trees: tuple[tuple[str, Tree], ...] = ()
     evidence: Source | None = None
     unreadable: tuple[tuple[Origin, ForensicsError], ...] = ()
-    documents: tuple[tuple[str, str, Origin], ...] = field(default=())
+    documents: tuple[TextDocument, ...] = ()

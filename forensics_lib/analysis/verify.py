@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -119,13 +120,17 @@ def _check_references(store: ImageStore, blobs: _Blobs) -> Iterator[Check]:
         node = store.find("/" + role.removeprefix("configuration ")) if role.startswith("configuration ") else None
         node = node or blobs.find(descriptor.digest)
         if node is None:
-            if not descriptor.urls and descriptor.data is None:
-                yield Check(f"{subject} present", descriptor.digest, _MISSING, False, descriptor.origin)
-            continue
-        actual = f"{algorithm}:{blobs.digest(node, algorithm)}"
-        yield Check(f"{subject} digest", descriptor.digest, actual, actual == descriptor.digest, node.origin)
+            if descriptor.data is None:
+                if not descriptor.urls:
+                    yield Check(f"{subject} present", descriptor.digest, _MISSING, False, descriptor.origin)
+                continue
+            actual = f"{algorithm}:{hashlib.new(algorithm, descriptor.data).hexdigest()}"
+            size, origin = len(descriptor.data), descriptor.origin
+        else:
+            actual = f"{algorithm}:{blobs.digest(node, algorithm)}"
+            size, origin = blobs.sizes.get(node.path, node.size), node.origin
+        yield Check(f"{subject} digest", descriptor.digest, actual, actual == descriptor.digest, origin)
         if descriptor.size is not None:
-            size = blobs.sizes.get(node.path, node.size)
             yield Check(f"{subject} size", str(descriptor.size), str(size), size == descriptor.size, descriptor.origin)
 
 

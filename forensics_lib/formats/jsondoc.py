@@ -7,6 +7,7 @@ never raise on a wrong shape, because a wrong shape in evidence is a finding and
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -19,6 +20,9 @@ JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "Jso
 
 MAX_BYTES = 32 << 20
 """Largest document that is parsed; real configs and manifests are some kilobytes, the largest seen a few megabytes."""
+_ESCAPE = re.compile(
+    r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
 
 
 class JsonObject:
@@ -53,11 +57,13 @@ class JsonObject:
         return value if isinstance(value, str) else default
 
     def integer(self, key: str) -> int | None:
-        """The whole number under the key (also when it was written as 5.0), else None."""
+        """The whole number of at most 64 bits under the key (also when it was written as 5.0), else None."""
         value = self.get(key)
         if isinstance(value, float) and value.is_integer():
-            return int(value)
-        return value if isinstance(value, int) and not isinstance(value, bool) else None
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            return None
+        return value if -(1 << 63) <= value < 1 << 64 else None
 
     def flag(self, key: str) -> bool:
         """Whether the key holds true."""
@@ -89,7 +95,8 @@ class JsonObject:
 def parse(data: bytes, origin: Origin, *, limit: int = MAX_BYTES) -> JsonValue:
     """Parse one JSON document.
 
-    Bytes that are no UTF-8 are kept as surrogates; a byte order mark is skipped.
+    Bytes that are no UTF-8 are kept as surrogates; a byte order mark is skipped. An escape for half a surrogate pair
+    becomes U+FFFD, as Go's decoder has it: no text or file name could hold it.
 
     Raises:
         LimitExceeded: the document is larger than `limit` bytes or nested too deep.
@@ -97,10 +104,11 @@ def parse(data: bytes, origin: Origin, *, limit: int = MAX_BYTES) -> JsonValue:
     """
     if len(data) > limit:
         raise LimitExceeded(f"JSON document of {len(data)} bytes; the limit is {limit}", origin=origin)
+    text = data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+    if "\\ud" in text or "\\uD" in text:
+        text = _ESCAPE.sub(lambda escape: "\\ufffd" if escape[1] else escape[0], text)
     try:
-        value: JsonValue = json.loads(
-            data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape"), parse_constant=_no_constant
-        )
+        value: JsonValue = json.loads(text, parse_constant=_no_constant)
     except RecursionError as error:
         raise LimitExceeded("JSON document is nested too deep", origin=origin) from error
     except ValueError as error:

@@ -7,9 +7,10 @@ import binascii
 from collections.abc import Mapping
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["parse_records", "parse_seconds", "xattrs"]
+__all__ = ["parse_integer", "parse_records", "parse_seconds", "xattrs"]
 
 _SPARSE_PAIR = {b"GNU.sparse.offset", b"GNU.sparse.numbytes"}
+_MAX_RECORDS = 1 << 16
 
 
 def parse_records(data: bytes) -> tuple[dict[bytes, bytes], str | None]:
@@ -34,6 +35,8 @@ def parse_records(data: bytes) -> tuple[dict[bytes, bytes], str | None]:
         key, equals, value = data[space + 1 : after - 1].partition(b"=")
         if not equals or not key:
             return _gathered(records, pairs), f"extended header record at byte {position} has no key"
+        if len(records) >= _MAX_RECORDS:
+            return _gathered(records, pairs), f"more than {_MAX_RECORDS} extended header records"
         if key in _SPARSE_PAIR:
             pairs.append(value)
         else:
@@ -46,6 +49,15 @@ def _gathered(records: dict[bytes, bytes], pairs: list[bytes]) -> dict[bytes, by
     if pairs:
         records.setdefault(b"GNU.sparse.map", b",".join(pairs))
     return records
+
+
+def parse_integer(text: bytes) -> int | None:
+    """A decimal whole number; None when it is none.
+
+    >>> parse_integer(b"0000000000000000000000999"), parse_integer(b"-2"), parse_integer(b"0x10")
+    (999, -2, None)
+    """
+    return int(text) if len(text) < 64 and text.removeprefix(b"-").isdigit() else None
 
 
 def parse_seconds(text: bytes) -> int | None:

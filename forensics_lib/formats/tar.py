@@ -31,9 +31,13 @@ _ZERO = bytes(BLOCK_SIZE)
 _HEADER_ONLY = "123456"
 _EXTENSIONS = frozenset(b"xXgLK")
 _MAX_EXTENSION = 16 << 20
+_MAX_GLOBALS = 1 << 10
+_MAX_FAULTS = 10_000
 _NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
 # Records that change how the archive is read; all others only describe the member.
-_STRUCTURAL = (b"path", b"linkpath", b"size", b"GNU.sparse.name", b"GNU.sparse.major", b"GNU.sparse.map")
+_SPARSE = frozenset((b"GNU.sparse.name", b"GNU.sparse.major", b"GNU.sparse.map"))
+_STRUCTURAL = (b"path", b"linkpath", b"size", *sorted(_SPARSE))
+_DESCRIBING = (b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname")
 
 AFTER_END = "lies after the end-of-archive marker, where extracting tools do not look"
 
@@ -45,14 +49,15 @@ class TarEntry:
         name: as the archive says (a long name resolved), undecodable bytes as surrogates; not cleaned.
         raw_name: the same as bytes.
         typeflag: one character, as POSIX names them; "0" also where an old archive has NUL.
-        linkname: target of a link, else empty.
+        linkname: target of a link; for other types what their header has in its place, mostly nothing.
         size: bytes of content, holes of a sparse file included.
         stored_size: bytes of content in the archive.
         header: the 512 bytes of its header block.
         header_offset: where that block lies in the archive.
         first_offset: where its first extension header lies; `header_offset` when it has none.
         data_offset: where its content lies.
-        pax: the extended header records in force for it, as bytes.
+        pax: the extended header records in force for it, as bytes, those of global headers included. A global record
+            never changes the name, link or size of a member, because it does so for no container engine.
         sparse: (offset, length) of each stored part of a sparse file; None for others.
     """
 
@@ -152,9 +157,10 @@ class TarEntry:
         minor = self.pax.get(b"SCHILY.devminor", b"")
         if self.header[257:262] != b"ustar":
             return (0, 0)
+        high, low = _pax.parse_integer(major), _pax.parse_integer(minor)
         return (
-            int(major) if _plain(major) else _number(self.header[329:337]) or 0,
-            int(minor) if _plain(minor) else _number(self.header[337:345]) or 0,
+            (_number(self.header[329:337]) or 0) if high is None else high,
+            (_number(self.header[337:345]) or 0) if low is None else low,
         )
 
     @property
@@ -166,14 +172,12 @@ class TarEntry:
     def anomalies(self) -> tuple[str, ...]:
         """What breaks a rule of the format, in words; empty for a clean member."""
         found = list(self._faults or ())
-        for label, start, end in _NUMBERS:
-            if _number(self.header[start:end]) is None:
-                found.append(f"{label} field holds no number: {self.header[start:end]!r}")
-        found.extend(
-            f"{key.decode()} record holds no time: {self.pax[key][:40]!r}"
-            for key in (b"mtime", b"atime", b"ctime")
-            if self.pax.get(key) and _pax.parse_seconds(self.pax[key]) is None
-        )
+        if not _PLAIN_NUMBERS.fullmatch(self.header, 100, 148):
+            for label, start, end in _NUMBERS:
+                if _number(self.header[start:end]) is None:
+                    found.append(f"{label} field holds no number: {self.header[start:end]!r}")
+        if self.pax:
+            found.extend(_record_faults(self.pax))
         if b"\0" in self.raw_name:
             found.append("name contains NUL")
         if self.typeflag == "0" and self.raw_name.endswith(b"/"):
@@ -229,10 +233,8 @@ class TarEntry:
             )
 
     def _decimal(self, key: bytes, start: int, end: int) -> int:
-        recorded = self.pax.get(key, b"")
-        if _plain(recorded):
-            return int(recorded)
-        return _number(self.header[start:end]) or 0
+        recorded = _pax.parse_integer(self.pax[key]) if key in self.pax else None
+        return (_number(self.header[start:end]) or 0) if recorded is None else recorded
 
     def _time(self, key: bytes, gnu: int, star: int) -> int | None:
         recorded = self.pax.get(key)
@@ -249,6 +251,7 @@ class TarEntry:
         return self.header[start : start + 32].split(b"\0", 1)[0] if self.header[257:262] == b"ustar" else b""
 
 
+_PLAIN_NUMBERS = re.compile(rb"(?:[0-7]{7}[\0 ]){3}(?:[0-7]{11}[\0 ]){2}")  # as nearly all headers have them
 _NUMBERS = (("mode", 100, 108), ("uid", 108, 116), ("gid", 116, 124), ("size", 124, 136), ("mtime", 136, 148))
 
 
@@ -260,6 +263,7 @@ class TarDecoder:
 
     Attributes:
         faults: (offset, what) for damage that belongs to no member.
+        recognised: whether there is anything of a tar archive: a valid header or an end-of-archive marker.
         ended: whether an end-of-archive marker (two zero blocks) was seen.
         trailing: bytes after that marker that are neither zero nor part of a further archive.
     """
@@ -273,6 +277,7 @@ class TarDecoder:
         self._origin = origin or (source.origin if source is not None else None)
         self._max_entries = max_entries
         self.faults: list[tuple[int, str]] = []
+        self.recognised = False
         self.ended = False
         self.trailing = 0
 
@@ -296,12 +301,14 @@ class TarDecoder:
             if block == _ZERO:
                 zeros += 1
                 if zeros == 2:
-                    self.ended = True
+                    self.recognised = self.ended = True
                     globals_.clear()
+                pending = self._without_member(pending)
                 continue
             if not _checksum_ok(block):
+                pending = self._without_member(pending)
                 if not lost and not self.ended:
-                    self.faults.append((offset, "no valid header here; reading goes on at the next one"))
+                    self._fault(offset, "no valid header here; reading goes on at the next one")
                 if self.ended:
                     self.trailing += BLOCK_SIZE
                 lost += BLOCK_SIZE
@@ -311,9 +318,10 @@ class TarDecoder:
                 pending.faults.append("a lone zero block stands before it")
             if lost:
                 pending.faults.append(f"found after {lost} bytes that are no valid archive")
-            if self.ended:
+            if self.ended and AFTER_END not in pending.faults:
                 pending.faults.append(AFTER_END)
             zeros = lost = 0
+            self.recognised = True
             if pending.first is None:
                 pending.first = offset
             if block[156] in _EXTENSIONS:
@@ -324,19 +332,34 @@ class TarDecoder:
                 count += 1
                 if count > self._max_entries:
                     raise LimitExceeded(f"more than {self._max_entries} members", origin=self._origin, offset=offset)
-                pending = _Pending()
+                if entry.typeflag != "g":
+                    pending = _Pending()
                 yield entry
                 self._pass_content(entry)
         if not self.ended and not lost:
-            self.faults.append((stream.position, "no end-of-archive marker"))
-        if pending.first is not None:
-            self.faults.append((pending.first, "extension header without the member it belongs to"))
+            self._fault(stream.position, "no end-of-archive marker")
+        self._without_member(pending)
+
+    def _fault(self, offset: int, what: str) -> None:
+        if len(self.faults) < _MAX_FAULTS:
+            self.faults.append((offset, what))
+        elif len(self.faults) == _MAX_FAULTS:
+            self.faults.append((offset, f"more than {_MAX_FAULTS} faults; no more are listed"))
+
+    def _without_member(self, pending: _Pending) -> _Pending:
+        """Give extension headers up whose member is damaged or missing; they say nothing of the member after that."""
+        if pending.first is None:
+            return pending
+        self._fault(pending.first, "extension header without the member it belongs to")
+        for fault in pending.faults:
+            self._fault(pending.first, fault)
+        return _Pending()
 
     def _leftover(self, offset: int, length: int, what: str) -> None:
         if self.ended:
             self.trailing += length
         else:
-            self.faults.append((offset, what))
+            self._fault(offset, what)
 
     def _pass_content(self, entry: TarEntry) -> None:
         stream = self._stream
@@ -345,16 +368,16 @@ class TarDecoder:
             missing -= stream.skip(missing)
         if missing == 0:
             stream.skip(-entry.stored_size % BLOCK_SIZE)
-        else:
+        elif missing > 0:
             fault = f"content is cut off: {missing} of {entry.stored_size} bytes are missing"
             entry._faults = [*(entry._faults or ()), fault]
-            self.faults.append((entry.header_offset, f"{entry.name!r}: {fault}"))
+            self._fault(entry.header_offset, f"{entry.name!r}: {fault}")
 
     def _extension(self, block: bytes, offset: int, pending: _Pending, globals_: dict[bytes, bytes]) -> TarEntry | None:
         size = _number(block[124:136])
         flag = chr(block[156])
         if size is None or size < 0 or size > _MAX_EXTENSION:
-            pending.faults.append(f"extension header {flag!r} of impossible size {size} at {offset} is passed over")
+            pending.note(f"extension header {flag!r} of impossible size {size} at {offset} is passed over")
             if size is not None and size > 0:
                 self._stream.skip(size + -size % BLOCK_SIZE)
             return None
@@ -362,7 +385,7 @@ class TarDecoder:
         data = self._stream.read(size)
         self._stream.skip(-size % BLOCK_SIZE)
         if len(data) < size:
-            self.faults.append((offset, "archive is cut off in the middle of an extension header"))
+            self._fault(offset, "archive is cut off in the middle of an extension header")
             return None
         if flag == "L":
             pending.name = data.split(b"\0", 1)[0]
@@ -371,22 +394,34 @@ class TarDecoder:
         else:
             records, fault = _pax.parse_records(data)
             if fault:
-                pending.faults.append(f"{fault} (at {offset})")
+                pending.note(f"{fault} (at {offset})")
             if flag == "g":
                 for key, value in records.items():
-                    if value:
+                    if not value:
+                        globals_.pop(key, None)
+                    elif key in globals_ or len(globals_) < _MAX_GLOBALS:
                         globals_[key] = value
                     else:
-                        globals_.pop(key, None)
-                return self._global(block, offset, data_offset, size, records)
+                        pending.note(f"more than {_MAX_GLOBALS} records of global headers; the rest is not applied")
+                return self._global(block, offset, data_offset, size, records, pending)
             pending.records = records
         return None
 
     def _global(
-        self, block: bytes, offset: int, data_offset: int, size: int, records: Mapping[bytes, bytes]
+        self,
+        block: bytes,
+        offset: int,
+        data_offset: int,
+        size: int,
+        records: Mapping[bytes, bytes],
+        pending: _Pending,
     ) -> TarEntry:
         entry = self._new(block, offset)
         entry.first_offset = offset
+        if pending.faults:
+            entry._faults, pending.faults = pending.faults, []
+        if pending.first == offset:
+            pending.first = None
         entry.raw_name = block[:100].split(b"\0", 1)[0]
         entry.name = _text(entry.raw_name)
         entry.size = 0
@@ -412,10 +447,10 @@ class TarDecoder:
         entry = self._new(block, offset)
         entry.first_offset = offset if pending.first is None else pending.first
         faults = pending.faults
-        records: Mapping[bytes, bytes] = pending.records or _NO_RECORDS
+        entry.pax = records = pending.records or _NO_RECORDS
         if globals_:
-            records = globals_ | dict(records)
-        entry.pax = records
+            entry.pax = globals_ | dict(records)
+            faults.extend(_global_faults(globals_, records))
         name = block[:100].split(b"\0", 1)[0]
         if block[257:263] == b"ustar\0" and block[345]:
             prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
@@ -428,18 +463,19 @@ class TarDecoder:
         if records:
             name = records.get(b"path") or name
             if recorded := records.get(b"size"):
-                if _plain(recorded):
-                    size = int(recorded)
-                else:
+                number = _pax.parse_integer(recorded)
+                if number is None:
                     faults.append(f"size record holds no number: {recorded[:40]!r}")
+                else:
+                    size = number
         if size is None or size < 0 or size >= 1 << 63:
             faults.append(f"impossible size {size}; the content cannot be found")
             size = 0
-        if pending.name is not None:
+        if pending.name:
             name = pending.name
-        if flag in "12":
-            link = pending.linkname if pending.linkname is not None else records.get(b"linkpath")
-            entry.linkname = _text(block[157:257].split(b"\0", 1)[0] if link is None or not link else link)
+        if block[157] or pending.linkname or records:
+            link = pending.linkname or records.get(b"linkpath") or block[157:257].split(b"\0", 1)[0]
+            entry.linkname = _text(link)
         if not block[156] and name.endswith(b"/"):
             entry.typeflag = flag = "5"
         entry.size = entry.stored_size = size
@@ -447,9 +483,9 @@ class TarDecoder:
             entry.stored_size = 0
             if flag != "1":
                 faults.append(f"type {flag!r} with a size of {size}, but no content follows")
-        if flag == "S" or (records and any(key in records for key in _STRUCTURAL[3:])):
+        if flag == "S" or not _SPARSE.isdisjoint(records):
             name = records.get(b"GNU.sparse.name") or name
-            tar_sparse.read_map(entry, self._stream, faults)
+            tar_sparse.read_map(entry, records, self._stream, faults)
         entry.data_offset = self._stream.position
         entry.raw_name = name
         entry.name = _text(name)
@@ -477,13 +513,14 @@ class _Pending:
         self.records: dict[bytes, bytes] | None = None
         self.faults: list[str] = []
 
+    def note(self, fault: str) -> None:
+        """Remember what is wrong with an extension header; a long row of them is not told one by one."""
+        if len(self.faults) < 20 and fault not in self.faults:
+            self.faults.append(fault)
+
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
-
-
-def _plain(value: bytes) -> bool:
-    return 0 < len(value) < 20 and value.removeprefix(b"-").isdigit()
 
 
 _OCTAL = re.compile(rb"[ \0]*(-?[0-7]*)[ \0]*(?:\0.*)?", re.DOTALL)
@@ -494,13 +531,16 @@ def _number(field: bytes) -> int | None:
     if field[0] & 0x80:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    try:
-        return int(field.strip(b"\0 "), 8)
-    except ValueError:
-        found = _OCTAL.fullmatch(field)
-        if found is None:
+    digits = field.strip(b"\0 ")
+    if digits.isdigit():  # `int` alone would take 0o17 and 1_0 too
+        try:
+            return int(digits, 8)
+        except ValueError:
             return None
-        return int(found[1], 8) if found[1].strip(b"-") else 0
+    found = _OCTAL.fullmatch(field)
+    if found is None:
+        return None
+    return int(found[1], 8) if found[1].strip(b"-") else 0
 
 
 def _checksum_ok(block: bytes) -> bool:
@@ -518,5 +558,24 @@ def _checksum_ok(block: bytes) -> bool:
 
 def _gnu_prefix(block: bytes) -> bool:
     """Whether the fields that hold GNU's access and change times hold text instead, as an old Go writer left it."""
-    times = block[345:369]
-    return _number(times[:12]) is None and block[345:500].split(b"\0", 1)[0].isascii()
+    no_times = _number(block[345:357]) is None or _number(block[357:369]) is None
+    return no_times and block[345:500].split(b"\0", 1)[0].isascii()
+
+
+def _record_faults(records: Mapping[bytes, bytes]) -> Iterator[str]:
+    for key in (b"mtime", b"atime", b"ctime"):
+        if (value := records.get(key)) and _pax.parse_seconds(value) is None:
+            yield f"{key.decode()} record holds no time: {value[:40]!r}"
+    for key in (b"uid", b"gid"):
+        if (value := records.get(key)) and _pax.parse_integer(value) is None:
+            yield f"{key.decode()} record holds no number: {value[:40]!r}"
+    if b"\0" in b"".join(records):
+        yield "key of an extended header record contains NUL"
+
+
+def _global_faults(globals_: Mapping[bytes, bytes], records: Mapping[bytes, bytes]) -> Iterator[str]:
+    """What of a global header's records the tools that read an archive disagree on."""
+    if ignored := [key.decode() for key in _STRUCTURAL if key in globals_ and key not in records]:
+        yield f"records of a global header are not applied to it: {', '.join(ignored)} (GNU tar would)"
+    if applied := [key.decode() for key in _DESCRIBING if key in globals_ and key not in records]:
+        yield f"records of a global header are applied to it: {', '.join(applied)} (container engines would not)"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from forensics_lib.errors import DamagedData
@@ -17,36 +17,38 @@ _MAX_PARTS = 1 << 20
 _ZEROS = bytes(256 << 10)
 
 
-def read_map(entry: TarEntry, stream: Stream, faults: list[str]) -> None:
+def read_map(entry: TarEntry, records: Mapping[bytes, bytes], stream: Stream, faults: list[str]) -> None:
     """Read the map of a sparse member, from its header, its records or the head of its content.
 
     Sets the member's `sparse`, `size` and `stored_size` and leaves the stream at its content. A map that contradicts
     itself is a fault, and the member's stored bytes are then its content.
     """
-    pax = entry.pax
+    version = records.get(b"GNU.sparse.major", b""), records.get(b"GNU.sparse.minor", b"0")
     start = stream.position
+    stored = entry.stored_size
     try:
         if entry.typeflag == "S":
             parts, size = _old_map(entry.header, stream)
-            stored = entry.stored_size
-        elif pax.get(b"GNU.sparse.major") == b"1" and pax.get(b"GNU.sparse.minor", b"0") == b"0":
-            parts = _map_in_content(stream, entry.stored_size)
-            stored = entry.stored_size - (stream.position - start)
-            size = _decimal(pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size") or b"")
-        elif b"GNU.sparse.map" in pax:
-            numbers = [_decimal(number) for number in pax[b"GNU.sparse.map"].split(b",") if number]
-            parts = list(zip(numbers[::2], numbers[1::2], strict=True))
-            stored = entry.stored_size
-            size = _decimal(pax.get(b"GNU.sparse.size") or pax.get(b"GNU.sparse.realsize") or b"")
+        elif version == (b"1", b"0"):
+            parts = _map_in_content(stream, stored)
+            stored -= stream.position - start
+            size = _decimal(records.get(b"GNU.sparse.realsize") or records.get(b"GNU.sparse.size") or b"")
+        elif version[0] not in (b"", b"0"):
+            raise ValueError(f"version {b'.'.join(version)[:20]!r} is unknown")
+        elif b"GNU.sparse.map" in records:
+            parts = _map_in_records(records)
+            size = _decimal(records.get(b"GNU.sparse.size") or records.get(b"GNU.sparse.realsize") or b"")
         else:
             return
-        _validate(parts, size, stored)
+        surplus = stored - _validate(parts, size, stored)
     except ValueError as error:
-        faults.append(f"sparse map is wrong: {error}; the stored bytes are shown as they are")
+        faults.append(f"sparse map is wrong: {error}; the bytes stored after it are shown as they are")
         if entry.typeflag != "S":
             entry.stored_size = max(0, entry.stored_size - (stream.position - start))
         entry.size = entry.stored_size
         return
+    if surplus:
+        faults.append(f"sparse map leaves {surplus} stored bytes out")
     entry.sparse = tuple(parts)
     entry.size = size
     entry.stored_size = stored
@@ -82,7 +84,7 @@ def expand(stream: Stream, parts: Sequence[tuple[int, int]], size: int) -> Itera
             raise DamagedData(f"content is cut off at byte {position}")
 
 
-def _validate(parts: Sequence[tuple[int, int]], size: int, stored: int) -> None:
+def _validate(parts: Sequence[tuple[int, int]], size: int, stored: int) -> int:
     if size < 0 or size >= 1 << 63:
         raise ValueError(f"impossible size {size}")
     end = total = 0
@@ -91,8 +93,9 @@ def _validate(parts: Sequence[tuple[int, int]], size: int, stored: int) -> None:
             raise ValueError(f"part of {length} bytes at {offset} overlaps another or lies beyond {size}")
         end = offset + length
         total += length
-    if total != stored:
+    if total > stored:
         raise ValueError(f"the parts add up to {total} bytes, {stored} are stored")
+    return total
 
 
 def _old_map(header: bytes, stream: Stream) -> tuple[list[tuple[int, int]], int]:
@@ -105,7 +108,11 @@ def _old_map(header: bytes, stream: Stream) -> tuple[list[tuple[int, int]], int]
         return value
 
     parts: list[tuple[int, int]] = []
-    table, room, more = header[386:482], 4, header[482]
+    table, room, more, size = header[386:482], 4, header[482], header[483:495]
+    if header[257:263] == b"ustar\0" and header[508:512] == b"tar\0":
+        table, more, size = header[356:452], header[355], header[452:464]
+        if header[345] or not table[:12].strip(b"\0"):  # newer star keeps the whole map in the blocks that follow
+            room, more = 0, 1
     while True:
         for index in range(room):
             field = table[24 * index : 24 * index + 24]
@@ -113,11 +120,21 @@ def _old_map(header: bytes, stream: Stream) -> tuple[list[tuple[int, int]], int]
                 break
             parts.append((number(field[:12]), number(field[12:])))
         if not more:
-            return parts, number(header[483:495])
+            return parts, number(size)
         block = stream.read(512)
         if len(block) < 512 or len(parts) > _MAX_PARTS:
             raise ValueError("the map is cut off or endless")
         table, room, more = block, 21, block[504]
+
+
+def _map_in_records(records: Mapping[bytes, bytes]) -> list[tuple[int, int]]:
+    text = records[b"GNU.sparse.map"]
+    if text.count(b",") > 2 * _MAX_PARTS:
+        raise ValueError("a map without end")
+    numbers = [_decimal(number) for number in text.split(b",") if number]
+    if len(numbers) % 2:
+        raise ValueError("a part without a length")
+    return list(zip(numbers[::2], numbers[1::2], strict=True))
 
 
 def _map_in_content(stream: Stream, available: int) -> list[tuple[int, int]]:
@@ -133,11 +150,13 @@ def _map_in_content(stream: Stream, available: int) -> list[tuple[int, int]]:
                 raise ValueError("the map in the content is cut off")
             text += block
             continue
-        numbers.append(_decimal(text[:newline]))
-        text = text[newline + 1 :]
+        line, text = text[:newline], text[newline + 1 :]
+        if line.startswith(b"#"):  # a comment, which libarchive passes over as well
+            continue
+        numbers.append(_decimal(line))
         if len(numbers) == 1:
             wanted = 1 + 2 * numbers[0]
-            if wanted > _MAX_PARTS:
+            if numbers[0] > _MAX_PARTS:
                 raise ValueError(f"a map of {numbers[0]} parts")
     return list(zip(numbers[1::2], numbers[2::2], strict=True))
 

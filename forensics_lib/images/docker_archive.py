@@ -61,17 +61,23 @@ class DockerArchive:
         self.images += [self._as_store_shows(image) for image in others]
 
     def _read_manifest(self, manifest: Document, hybrid: bool) -> None:
-        if not isinstance(manifest.value, list):
+        listed = manifest.value if isinstance(manifest.value, list) else []
+        entries = list(iter_objects(listed))
+        if manifest.value is not listed:
             self.store.problems.add(manifest.origin, "manifest.json is no list of images")
+        elif not listed:
+            self.store.problems.add(manifest.origin, "manifest.json names no image")
+        elif len(entries) < len(listed):
+            self.store.problems.add(
+                manifest.origin, f"{len(listed) - len(entries)} entries of manifest.json are no images"
+            )
         by_config: dict[str, list[ImageParts]] = {}
         for image in self.reader.images.values():
             by_config.setdefault(image.config_digest or "", []).append(image)
-        for entry in iter_objects(manifest.value):
+        for entry in entries:
             image = self._image(entry, manifest, hybrid)
             twins = by_config.get(image.config_digest or "", [])
             self.images.append(self._with_index(image, twins, manifest) if hybrid else image)
-        if isinstance(manifest.value, list) and not manifest.value:
-            self.store.problems.add(manifest.origin, "manifest.json names no image")
 
     def _image(self, entry: JsonObject, manifest: Document, hybrid: bool) -> ImageParts:
         store = self.store

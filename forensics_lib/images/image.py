@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
-from forensics_lib.errors import DamagedData, NotFound, PathNotFound
+from forensics_lib.errors import AmbiguousName, DamagedData, NotFound, PathNotFound
 from forensics_lib.images.config import ImageConfig, inspect_config
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.history import Alignment, HistoryStep, align
@@ -265,6 +265,7 @@ class Image:
 
         Raises:
             NotFound: there is no such layer.
+            AmbiguousName: the start fits several.
         """
         if isinstance(name, int):
             if -len(self.layers) <= name < len(self.layers):
@@ -274,6 +275,8 @@ class Image:
         found = [x for x in self.layers if (x.digest or "").startswith(wanted) or (x.diff_id or "").startswith(wanted)]
         if not found:
             raise NotFound(f"no layer {name}")
+        if len(names := dict.fromkeys(layer.diff_id or layer.digest or "" for layer in found)) > 1:
+            raise AmbiguousName(f"{name!r} fits {len(names)} layers", tuple(names))
         return found[0]
 
     def tree(self, layers: int | None = None) -> Tree:

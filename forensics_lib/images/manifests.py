@@ -45,6 +45,7 @@ class ManifestReader:
     images: dict[str, ImageParts] = field(default_factory=dict)
     artifacts: dict[str, Artifact] = field(default_factory=dict)
     _documents: int = 0
+    _followed: set[tuple[object, ...]] = field(default_factory=set)
 
     def index(self, document: Document, *, names: bool = True) -> None:
         """Follow every entry of an index; `names` says whether its annotations name the images."""
@@ -73,6 +74,11 @@ class ManifestReader:
             error = LimitExceeded(f"manifest {descriptor.digest} leads to itself", origin=descriptor.origin)
             self.store.problems.add(descriptor.origin, error)
             return
+        said = frozenset(descriptor.annotations.items())
+        key = (descriptor.digest, descriptor.size, descriptor.media_type, tags, said)
+        if key in self._followed:
+            return  # a few indexes that name each other twice would make millions of ways
+        self._followed.add(key)
         known = self.images.get(descriptor.digest)
         if known is not None:
             self.images[descriptor.digest] = replace(known, tags=_merged(known.tags, tags))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 from forensics_lib.errors import ForensicsError, PathNotFound
 from forensics_lib.images.layer import LayerBlob
 from forensics_lib.model import Origin, ProblemLog
-from forensics_lib.trees.archive import clean_path
+from forensics_lib.trees.archive import Member, clean_path, resolve_link
 from forensics_lib.trees.base import Node, NodeKind, byte_order
 from forensics_lib.trees.index import IndexTree
 from forensics_lib.trees.layered import Change, ChangeKind, apply
@@ -178,7 +178,7 @@ class LayerStack:
             final = self.tree()._lookup(path)
             changes = dict(self._changes_of().get(path, ()))
         for index, blob in enumerate(self.blobs):
-            stored = [member.node for member in blob.changeset().members if member.node.path == path]
+            stored = [self._resolved(index, member) for member in blob.changeset().members if member.node.path == path]
             change = changes.get(index)
             kept = None if change is None else change.node
             for node in stored:
@@ -192,6 +192,13 @@ class LayerStack:
             elif change is not None and kept is not None:
                 visible = final is not None and kept.origin == final.origin
                 yield FileVersion(index, change.kind, path, kept, visible, "", kept.origin)
+
+    def _resolved(self, index: int, member: Member) -> Node:
+        """What a member stores; a hard link has the content of the file it names."""
+        if member.link is None:
+            return member.node
+        target = self.tree(index + 1)._lookup(member.link) or self.tree(index)._lookup(member.link)
+        return resolve_link(member, target)
 
     def _top(self) -> IndexTree:
         if self._merged is None:

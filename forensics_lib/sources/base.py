@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "BytesSource", "ExtentSource", "SliceSource", "Source"]
 
-BLOCK = 256 << 10
+BLOCK = 64 << 10
 """Bytes read at a time: large enough to make calls cheap, small enough to stay in a core's cache while it is hashed."""
 
 
@@ -38,14 +38,32 @@ class Source(ABC):
         """The bytes at a position; short only at the end.
 
         Raises:
-            DamagedData: the range exists but cannot be read.
+            DamagedData: the range exists but cannot be read, or lies before the start.
         """
 
+    def read_some(self, offset: int, length: int) -> bytes:
+        """The bytes at a position, fewer in front of damage; empty only at the end.
+
+        Raises:
+            DamagedData: not even the first byte can be read.
+        """
+        while True:
+            try:
+                return self.read_at(offset, length)
+            except DamagedData:
+                if length <= 1:
+                    raise
+                length //= 2
+
     def blocks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes from a position on, block by block."""
+        """The bytes from a position on, block by block.
+
+        Raises:
+            DamagedData: some cannot be read; those before them were yielded.
+        """
         end = self.size if length is None else min(self.size, offset + length)
         while offset < end:
-            data = self.read_at(offset, min(BLOCK, end - offset))
+            data = self.read_some(offset, min(BLOCK, end - offset))
             if not data:
                 return
             yield data
@@ -74,7 +92,8 @@ class BytesSource(Source):
 
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes at a position; short only at the end."""
-        return self.data[max(offset, 0) : max(offset, 0) + max(length, 0)]
+        _check_offset(self, offset)
+        return self.data[offset : offset + max(length, 0)]
 
 
 class SliceSource(Source):
@@ -97,6 +116,7 @@ class SliceSource(Source):
         Raises:
             DamagedData: the parent ends before the declared length of this part.
         """
+        _check_offset(self, offset)
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
@@ -128,18 +148,25 @@ class ExtentSource(Source):
         self._starts = [logical for logical, _, _ in self.extents]
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """The bytes at a position, holes as zeros; short only at the end."""
+        """The bytes at a position, holes as zeros; short only at the end.
+
+        Raises:
+            DamagedData: the parent ends inside an extent.
+        """
+        _check_offset(self, offset)
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
         data = bytearray(end - offset)
-        for logical, physical, size in self.extents[max(0, bisect.bisect_right(self._starts, offset) - 1) :]:
-            if logical >= end:
-                break
+        first = max(0, bisect.bisect_right(self._starts, offset) - 1)
+        for index in range(first, bisect.bisect_left(self._starts, end)):
+            logical, physical, size = self.extents[index]
             start, stop = max(logical, offset), min(logical + size, end)
             if start < stop:
                 part = self.parent.read_at(physical + start - logical, stop - start)
-                data[start - offset : start - offset + len(part)] = part
+                if len(part) < stop - start:
+                    raise DamagedData("an extent lies beyond the end", origin=self.origin, offset=start + len(part))
+                data[start - offset : stop - offset] = part
         return bytes(data)
 
 
@@ -157,10 +184,13 @@ class _RawReader(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._source.size}[whence]
-        if base + offset < 0:
+        if whence == io.SEEK_CUR:
+            offset += self._position
+        elif whence == io.SEEK_END:
+            offset += self._source.size
+        if offset < 0:
             raise ValueError("negative seek position")
-        self._position = base + offset
+        self._position = offset
         return self._position
 
     def tell(self) -> int:
@@ -168,7 +198,12 @@ class _RawReader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._source.read_at(self._position, len(view))
+        data = self._source.read_some(self._position, len(view))
         view[: len(data)] = data
         self._position += len(data)
         return len(data)
+
+
+def _check_offset(source: Source, offset: int) -> None:
+    if offset < 0:
+        raise DamagedData(f"position {offset} lies before the start", origin=source.origin, offset=offset)

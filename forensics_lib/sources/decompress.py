@@ -8,6 +8,7 @@ limit; damaged or cut input yields what could be decoded and then says what is w
 from __future__ import annotations
 
 import os
+import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -53,26 +54,27 @@ class Limits:
     entries: int = 10_000_000
 
 
-_MAGICS = (
-    (b"\x1f\x8b\x08", Compression.GZIP),
-    (b"\x28\xb5\x2f\xfd", Compression.ZSTD),
-    (b"\xfd7zXZ\x00", Compression.XZ),
-)
-_SKIPPABLE = range(0x184D2A50, 0x184D2A60)
+_MAGICS = {
+    Compression.GZIP: (b"\x1f\x8b\x08",),
+    Compression.ZSTD: (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60))),
+    Compression.XZ: (b"\xfd7zXZ\x00",),
+    Compression.BZIP2: tuple(b"BZh%d" % level for level in range(1, 10)),
+}
+_NOT_ZERO = re.compile(rb"[^\0]")
 _ZSTD_WINDOW_LOG = 27  # 128 MiB, what `zstd -d` accepts without being told otherwise
 _XZ_MEMORY = 256 << 20
 _STEP = 1 << 20
+_GZIP_INPUT = 64 << 10
+_SMALL = 4 << 10
 
 
 def sniff(head: bytes) -> Compression:
     """The compression by the first bytes (16 are enough)."""
-    for magic, compression in _MAGICS:
-        if head.startswith(magic):
+    for compression, magics in _MAGICS.items():
+        if head.startswith(magics):
+            if compression is Compression.BZIP2 and head[4:10] not in (b"1AY&SY", b"\x17rE8P\x90"):
+                break  # text can start like the magic
             return compression
-    if head.startswith(b"BZh") and head[3:4].isdigit() and head[4:10] in (b"1AY&SY", b"\x17rE8P\x90"):
-        return Compression.BZIP2
-    if len(head) >= 8 and int.from_bytes(head[:4], "little") in _SKIPPABLE:
-        return Compression.ZSTD
     return Compression.NONE
 
 
@@ -87,12 +89,13 @@ class _Member(Protocol):
 
 
 class _GzipMember:
-    """isal keeps input it had no room for in `unconsumed_tail`."""
+    """A gzip member, inflated by isal."""
 
     def __init__(self) -> None:
         from isal import isal_zlib
 
         self._decoder = isal_zlib.decompressobj(31)
+        self._rest = b""
 
     @property
     def eof(self) -> bool:
@@ -100,14 +103,14 @@ class _GzipMember:
 
     @property
     def unused_data(self) -> bytes:
-        return self._decoder.unused_data
+        return self._decoder.unused_data + self._rest
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        while True:
-            block = self._decoder.decompress(data, _STEP)
-            yield block
-            data = self._decoder.unconsumed_tail
-            if self._decoder.eof or (not data and len(block) < _STEP):
+        # No max_length: it makes isal a quarter slower, and deflate cannot give more than 1,032 times a small input.
+        for start in range(0, len(data), _GZIP_INPUT):
+            yield self._decoder.decompress(data[start : start + _GZIP_INPUT])
+            if self._decoder.eof:
+                self._rest = data[start + _GZIP_INPUT :]
                 return
 
 
@@ -197,32 +200,49 @@ def decompress(
     limits = limits or Limits()
     errors = _decoder_errors(compression)
     member: _Member | None = None
+    started = trailing = False
+    held = b""
+    window = BLOCK
     consumed = produced = 0
-    trailing = False
     for data in blocks:
         consumed += len(data)
-        while data and not trailing:
+        if trailing:
+            continue  # whoever hashes the compressed bytes on their way wants all of them
+        data = held + data
+        position, held = 0, b""
+        while position < len(data):
             if member is None:
-                data, trailing = _next_member(data, compression, bool(produced))
-                if trailing:
-                    if on_problem is not None:
-                        on_problem(_trailing(compression, origin, consumed - len(data)))
-                    break
-                if not data:
-                    break
+                if started:
+                    position = _past_zeros(data, position)
+                    found = _starts(data[position : position + 6], compression)
+                    if found is None:
+                        held = data[position:]
+                        break
+                    if not found:
+                        trailing = True
+                        if on_problem is not None:
+                            message = f"bytes after the end of the {compression} stream are no {compression}"
+                            on_problem(DamagedData(message, origin=origin, offset=consumed - len(data) + position))
+                        break
+                    window = _SMALL
                 member = _MEMBERS[compression]()
+            piece = data[position : position + window]
             try:
-                for block in member.feed(data):
+                for block in member.feed(piece):
                     if block:
                         produced += len(block)
                         _check(produced, consumed, limits, origin)
                         yield block
             except errors as error:
-                raise _translated(error, compression, origin, consumed - len(data)) from error
-            data = member.unused_data if member.eof else b""
+                raise _translated(error, compression, origin, consumed - len(data) + position) from error
+            position += len(piece)
             if member.eof:
-                member = None
-    if member is not None:
+                position -= len(member.unused_data)
+                member, started = None, True
+            else:
+                # decoders copy the input behind a member's end: that must not be much for each of many small members
+                window = min(2 * window, BLOCK)
+    if member is not None or held:
         raise DamagedData(
             f"{compression} stream is cut off: it ends after {consumed} bytes in the middle of its data",
             origin=origin,
@@ -230,24 +250,17 @@ def decompress(
         )
 
 
-def _next_member(data: bytes, compression: Compression, started: bool) -> tuple[bytes, bool]:
-    """Where the next member starts in `data` (zero padding passed over), and whether something else stands there."""
-    if not started:
-        return data, False
-    data = data.lstrip(b"\0")
-    # fewer bytes than a magic may be the start of one that the block border cuts
-    starts = {Compression.GZIP: b"\x1f\x8b", Compression.XZ: b"\xfd7zXZ\0", Compression.BZIP2: b"BZh"}
-    if compression is Compression.ZSTD:
-        known = len(data) < 4 or sniff(data[:16].ljust(8, b"\0")) is Compression.ZSTD
-    else:
-        magic = starts[compression]
-        known = data[: len(magic)] == magic[: len(data)]
-    return data, bool(data) and not known
+def _past_zeros(data: bytes, position: int) -> int:
+    found = _NOT_ZERO.search(data, position)
+    return found.start() if found else len(data)
 
 
-def _trailing(compression: Compression, origin: Origin, offset: int) -> DamagedData:
-    message = f"bytes after the end of the {compression} stream are no {compression}"
-    return DamagedData(message, origin=origin, offset=offset)
+def _starts(head: bytes, compression: Compression) -> bool | None:
+    """Whether a further member starts here; None when these are too few bytes to tell."""
+    magics = _MAGICS[compression]
+    if head.startswith(magics):
+        return True
+    return None if any(magic.startswith(head) for magic in magics) else False
 
 
 def _check(produced: int, consumed: int, limits: Limits, origin: Origin) -> None:
@@ -274,7 +287,7 @@ def _decoder_errors(compression: Compression) -> tuple[type[Exception], ...]:
 def _translated(error: Exception, compression: Compression, origin: Origin, offset: int) -> ForensicsError:
     text = str(error)
     if "too much memory" in text or "Memory usage limit" in text:
-        return UnsupportedFormat(f"{compression} stream asks for a larger window than {_ZSTD_WINDOW_LOG} bits: {text}")
+        return UnsupportedFormat(f"{compression} stream asks for more memory than is allowed: {text}")
     return DamagedData(f"{compression} stream is damaged: {text}", origin=origin, offset=offset)
 
 
@@ -325,6 +338,8 @@ class SpoolSource(Source):
         Raises:
             DamagedData: the range lies behind the place where the compressed stream is damaged.
         """
+        if offset < 0:
+            raise DamagedData(f"position {offset} lies before the start", origin=self.origin, offset=offset)
         if length <= 0:
             return b""
         with self._lock:
@@ -342,7 +357,7 @@ class SpoolSource(Source):
             yield from self.stream()
             return
         while length is None or length > 0:
-            data = self.read_at(offset, BLOCK if length is None else min(BLOCK, length))
+            data = self.read_some(offset, BLOCK if length is None else min(BLOCK, length))
             if not data:
                 return
             yield data
@@ -376,6 +391,9 @@ class SpoolSource(Source):
                     return
         except ForensicsError as error:
             self.error = error
+        except BaseException:  # a full disk or an interruption: what is spooled lacks a block, so begin anew next time
+            self.close()
+            raise
         self._done = True
         self._blocks = None
 

@@ -31,21 +31,24 @@ class FileSource(Source):
         DamagedData: it exists but cannot be opened.
     """
 
+    _fd = -1
+
     def __init__(self, path: str | os.PathLike[str], origin: Origin | None = None, *, follow: bool = True) -> None:
         """Open the file for reading."""
         self.path = Path(path)
         self.origin = origin or Origin(self.path.name or str(self.path))
         self._follow = follow
         self._lock = threading.Lock()
-        self._fd = -1
+        flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+        if not follow:
+            flags |= getattr(os, "O_NOFOLLOW", 0)
         try:
-            status = self.path.stat() if follow else self.path.lstat()
-            if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
-                raise NotAFile(f"{self.path} is no regular file")
-            flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
-            self._fd = os.open(self.path, flags | (0 if follow else getattr(os, "O_NOFOLLOW", 0)))
-        except FileNotFoundError as error:
-            raise PathNotFound(f"{self.path} does not exist") from error
+            self._check_kind(self.path.stat() if follow else self.path.lstat())
+            # not to wait for a writer, should a FIFO have taken the file's place meanwhile
+            self._fd = os.open(self.path, flags | getattr(os, "O_NONBLOCK", 0))
+            self._check_kind(os.fstat(self._fd))
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # a name no file can have is a ValueError
+            raise PathNotFound(f"{str(self.path)!r} does not exist") from error
         except OSError as error:
             if isinstance(error, NotAFile):
                 raise
@@ -59,6 +62,7 @@ class FileSource(Source):
         Raises:
             DamagedData: the disk reports a read error.
         """
+        length = min(length, self.size - offset)
         if length <= 0:
             return b""
         try:
@@ -74,6 +78,10 @@ class FileSource(Source):
                 f"cannot read {length} bytes: {error.strerror or error}", origin=self.origin, offset=offset
             ) from error
         return data
+
+    def _check_kind(self, status: os.stat_result) -> None:
+        if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
+            raise NotAFile(f"{self.path} is no regular file")
 
     def check_unchanged(self) -> None:
         """Compare size and times with those at opening.

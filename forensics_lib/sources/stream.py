@@ -109,7 +109,7 @@ class SourceStream(Stream):
         self._readahead = readahead
 
     def _next(self) -> bytes:
-        return self._source.read_at(self._base + len(self._block), self._readahead)
+        return self._source.read_some(self._base + len(self._block), self._readahead)
 
     def skip(self, length: int) -> int:
         """Pass bytes; how many there were."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from forensics_lib.errors import DamagedData, LimitExceeded, UnsupportedFormat
+from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
 from forensics_lib.formats.tar import AFTER_END, TarDecoder, TarEntry
 from forensics_lib.formats.tar_sparse import extents
 from forensics_lib.model import Origin, ProblemLog
@@ -127,7 +127,8 @@ def read_members(
             size = entry.size
             content = TarContent(archive, entry.data_offset, entry.stored_size, size, entry.sparse, here)
         rdev = device_number(*entry.rdev) if kind in (NodeKind.CHAR, NodeKind.BLOCK) else 0
-        pax = entry.pax
+        pax, header = entry.pax, entry.header
+        timed = pax or header[345] or header[508:512] == b"tar\0"  # no other header has a place for these times
         node = Node(
             path,
             kind,
@@ -137,8 +138,8 @@ def read_members(
             size,
             entry.mtime_ns,
             here,
-            entry.atime_ns if pax or entry.header[345:346] not in b"\0" else None,
-            entry.ctime_ns if pax or entry.header[345:346] not in b"\0" else None,
+            entry.atime_ns if timed else None,
+            entry.ctime_ns if timed else None,
             entry.btime_ns if pax else None,
             entry.linkname if kind is NodeKind.SYMLINK else None,
             rdev,
@@ -164,6 +165,8 @@ def resolve_link(member: Member, target: Node | None) -> Node:
 def tar_tree(archive: Source, problems: ProblemLog, limits: Limits, stream: Stream | None = None) -> IndexTree:
     """The tree that extracting the archive would give: the last of several members of one name wins.
 
+    Damage that ends the archive early becomes a problem; what was read before it is in the tree.
+
     Args:
         archive: the archive, for reading content later.
         problems: gets everything unusual.
@@ -172,7 +175,17 @@ def tar_tree(archive: Source, problems: ProblemLog, limits: Limits, stream: Stre
     """
     tree = IndexTree(archive.origin)
     decoder = TarDecoder(stream or SourceStream(archive), origin=archive.origin, max_entries=limits.entries)
-    for path, member in read_members(decoder, archive, archive.origin, problems):
+    try:
+        _fill(tree, read_members(decoder, archive, archive.origin, problems), problems)
+    except ForensicsError as error:
+        problems.add(archive.origin, error)
+    tree.count_links()
+    report_faults(decoder, archive.origin, problems)
+    return tree
+
+
+def _fill(tree: IndexTree, members: Iterable[tuple[str, Member]], problems: ProblemLog) -> None:
+    for path, member in members:
         node = member.node
         if member.link is not None:
             node = resolve_link(member, tree._lookup(member.link))
@@ -185,9 +198,6 @@ def tar_tree(archive: Source, problems: ProblemLog, limits: Limits, stream: Stre
             tree.put(node)
         except LimitExceeded as error:
             problems.add(node.origin, error)
-    tree.count_links()
-    report_faults(decoder, archive.origin, problems)
-    return tree
 
 
 def report_faults(decoder: TarDecoder, origin: Origin, problems: ProblemLog) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterable
@@ -66,6 +67,8 @@ class DirectoryTree(Tree):
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return None  # a name that no disk can hold, asked for by a link or a document of the evidence
             origin = self.origin.to(path)
             self._problems.add(origin, DamagedData(f"cannot be looked at: {error.strerror or error}", origin=origin))
             return None

@@ -15,14 +15,14 @@ from datetime import datetime
 from itertools import chain, pairwise
 
 from forensics_lib.engines.logs import LogRecord, Pattern, filter_logs
-from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
+from forensics_lib.errors import DamagedData, ForensicsError, NotAFile, PathNotFound
 from forensics_lib.formats.json_log import read_json_log
 from forensics_lib.formats.local_log import read_local_log
 from forensics_lib.formats.log_record import OnProblem
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BLOCK, Source
 from forensics_lib.sources.decompress import Compression, Limits, decompress, sniff
-from forensics_lib.trees.base import Node, NodeKind, Tree, join
+from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
 
 __all__ = ["container_logs"]
 
@@ -100,14 +100,16 @@ def _all_records(
 
 def _elsewhere(tree: Tree, usual: _Log, log_path: str, problems: ProblemLog) -> Iterator[_Log]:
     """The log that `log_path` names, unless it leads to the usual one."""
-    directory, _, name = log_path.rpartition("/")
+    place = join(usual.directory, usual.name)
     try:
-        found = tree.resolve(directory).path
-        tree.node(join(found, name))
-        if (found, name) != (tree.resolve(usual.directory).path, usual.name):
-            yield _Log(_JSON_FILE, found, name, read_json_log)
-    except ForensicsError:
-        problems.add(tree.origin.to(usual.directory), f"LogPath {log_path} leads to nothing in this evidence")
+        found = tree.node(log_path)
+        if found.kind is NodeKind.DIR:
+            raise NotAFile(f"{found.path} is a folder")
+    except ForensicsError as error:
+        problems.add(tree.origin.to(usual.directory), f"LogPath {log_path} leads to no log in this evidence: {error}")
+        return
+    if place not in tree or tree.node(place).path != found.path:
+        yield _Log(_JSON_FILE, parent_of(found.path), found.name, read_json_log)
 
 
 def _files(tree: Tree, log: _Log, problems: ProblemLog) -> Iterator[Node]:
