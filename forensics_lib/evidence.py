@@ -48,7 +48,11 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from forensics_lib.engines.container import Container
+    from forensics_lib.engines.docker.buildcache import BuildCacheRecord
+    from forensics_lib.engines.docker.buildhistory import BuildRecord
     from forensics_lib.engines.docker.engine import DockerRoot
+    from forensics_lib.engines.docker.owner import Owner
+    from forensics_lib.engines.docker.pulls import PullRecord
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
 
@@ -169,6 +173,27 @@ class Evidence:
         return Table(Network, lambda: [n for docker in self._dockers for n in docker.networks], name="networks")
 
     @property
+    def build_cache(self) -> Table[BuildCacheRecord]:
+        """What builds left behind, as ``docker buildx du``, oldest first; also records that it does not list."""
+        from forensics_lib.engines.docker.buildcache import BuildCacheRecord
+
+        return Table(BuildCacheRecord, lambda: [r for d in self._dockers for r in d.build_cache.records], name="build cache")
+
+    @property
+    def build_history(self) -> Table[BuildRecord]:
+        """The builds with their arguments and results, newest first as ``docker buildx history ls``."""
+        from forensics_lib.engines.docker.buildhistory import BuildRecord
+
+        return Table(BuildRecord, lambda: [b for d in self._dockers for b in d.build_history], name="builds")
+
+    @property
+    def pull_history(self) -> Table[PullRecord]:
+        """The layers that were pulled from registries and pushed to them, also of images that were removed since."""
+        from forensics_lib.engines.docker.pulls import PullRecord
+
+        return Table(PullRecord, lambda: [p for d in self._dockers for p in d.pull_history], name="pulls and pushes")
+
+    @property
     def artifacts(self) -> Table[Artifact]:
         """Manifests that are no images and belong to none: signatures, reports, attestations of absent images."""
         return Table(Artifact, self._artifacts, name="artifacts")
@@ -198,8 +223,8 @@ class Evidence:
         images = self._all_images()
         for candidates in _candidates(images, name):
             if len(candidates) > 1 and len({image.id for image in candidates}) > 1:
-                same_tag = [image for image in candidates if name in image.tags]
-                if len(same_tag) == len(candidates):
+                platforms = {image.id: image.platform for image in candidates if name in image.tags}
+                if len(set(platforms.values())) == len({image.id for image in candidates}):
                     return candidates[0]  # the platforms of one name; the host's comes first
                 raise AmbiguousName(f"{name!r} fits {len(candidates)} images", tuple(image.id for image in candidates))
             if candidates:
@@ -228,6 +253,20 @@ class Evidence:
                 return found[0]
         known = ", ".join(container.name for container in containers) or "none"
         raise NotFound(f"no container {name!r}; there are: {known}")
+
+    def owner(self, path_or_id: str) -> Table[Owner]:
+        """Everybody to whom a path or an id belongs: containers, images, builds, volumes, networks, or nobody.
+
+        Args:
+            path_or_id: a path in the evidence, on the host or below the data root (``overlay2/<id>/diff/…``), an id,
+                the unique start of one, or a name.
+
+        Raises:
+            AmbiguousName: it is the start of several ids.
+        """
+        from forensics_lib.engines.docker.owner import Owner, find_owners
+
+        return Table(Owner, find_owners(self._dockers, path_or_id), name="owners")
 
     def hashes(
         self,
@@ -367,10 +406,11 @@ class Evidence:
         return None if self._file is None else self._file.size
 
     def _open_tree(self) -> Tree:
-        if self.path.is_dir():
-            return DirectoryTree(self.path, self._problems)
-        if not self.path.exists() and not self.path.is_symlink():
-            raise PathNotFound(f"{self.path} does not exist")
+        try:
+            if self.path.is_dir():
+                return DirectoryTree(self.path, self._problems)
+        except OSError as error:  # a folder above it that may not be entered, a name that is too long
+            raise PathNotFound(f"{self.path}: {error.strerror or error}") from error
         self._file = FileSource(self.path)
         source: Source = self._file
         self._compression = sniff(source.read_at(0, 16))

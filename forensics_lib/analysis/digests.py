@@ -18,7 +18,7 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.model import ArtifactHash, Origin
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.decompress import decompress
+from forensics_lib.sources.decompress import Compression, decompress
 from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path
 
@@ -160,12 +160,13 @@ def _digest_files(
     job: TarStream, decoder: TarDecoder, stream: BlockStream, algorithms: Sequence[str]
 ) -> list[ArtifactHash]:
     constructors = hashers(algorithms)
-    make = _row_maker(job, algorithms)
+    here = job.origin if job.compression is Compression.NONE else job.origin.to(job.compression)
+    make = _row_maker(job.owner, here, algorithms)
     rows: list[ArtifactHash] = []
     by_path: dict[str, ArtifactHash] = {}
     try:
         for entry in decoder:
-            if entry.is_file or (entry.typeflag == "1" and entry.stored_size):
+            if entry.is_file or (entry.stored_size and entry.typeflag not in "gVMN"):
                 path = clean_path(entry.name)[0]
                 if entry.stored_size <= _INLINE and entry.sparse is None:
                     data = stream.read(entry.stored_size)
@@ -186,7 +187,7 @@ def _digest_files(
                 path = clean_path(entry.name)[0]
                 row = ArtifactHash(
                     target.owner, path, "file", target.size, target.md5, target.sha1, target.sha256,
-                    job.origin.to("tar header", entry.header_offset), target.others,
+                    Origin("tar header", here, entry.header_offset), target.others,
                 )  # fmt: skip
             else:
                 continue
@@ -197,9 +198,10 @@ def _digest_files(
     return rows
 
 
-def _row_maker(job: TarStream, algorithms: Sequence[str]) -> Callable[[str, int, list[str], int], ArtifactHash]:
+def _row_maker(
+    owner: str, origin: Origin, algorithms: Sequence[str]
+) -> Callable[[str, int, list[str], int], ArtifactHash]:
     """A function that makes rows without asking for each which algorithm stands where."""
-    owner, origin = job.owner, job.origin
     if tuple(algorithms) == ("md5", "sha1", "sha256"):
 
         def plain(path: str, size: int, digests: list[str], offset: int) -> ArtifactHash:

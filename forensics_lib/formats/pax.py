@@ -66,8 +66,11 @@ def parse_seconds(text: bytes) -> int | None:
     >>> parse_seconds(b"-1.5"), parse_seconds(b"1453146164.953123768"), parse_seconds(b"x")
     (-1500000000, 1453146164953123768, None)
     """
+    whole, _, fraction = text.partition(b".")
+    if whole.isdigit() and fraction.isdigit() and len(text) <= 40:  # nearly always
+        return int(whole + fraction[:9].ljust(9, b"0"))
     negative = text.startswith(b"-")
-    whole, _, fraction = text[negative:].partition(b".")
+    whole = whole.removeprefix(b"-")
     if not (whole + fraction).isdigit() or len(text) > 40:
         return None
     value = int(whole or b"0") * 10**9 + int(fraction[:9].ljust(9, b"0"))

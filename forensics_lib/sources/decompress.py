@@ -66,6 +66,7 @@ _XZ_MEMORY = 256 << 20
 _STEP = 1 << 20
 _GZIP_INPUT = 64 << 10
 _SMALL = 4 << 10
+_LONGEST_HEADER = 1 << 20
 
 
 def sniff(head: bytes) -> Compression:
@@ -225,6 +226,9 @@ def decompress(
                             on_problem(DamagedData(message, origin=origin, offset=consumed - len(data) + position))
                         break
                     window = _SMALL
+                if compression is Compression.GZIP and not _holds_header(data, position):
+                    held = data[position:]
+                    break
                 member = _MEMBERS[compression]()
             piece = data[position : position + window]
             try:
@@ -261,6 +265,19 @@ def _starts(head: bytes, compression: Compression) -> bool | None:
     if head.startswith(magics):
         return True
     return None if any(magic.startswith(head) for magic in magics) else False
+
+
+def _holds_header(data: bytes, position: int) -> bool:
+    """Whether all of a gzip member's header is there (RFC 1952, 2.3); isal misreads one that comes in pieces."""
+    flags = data[position + 3] if len(data) > position + 3 else 0
+    end = position + 10
+    if flags & 0x04:
+        end += 2 + int.from_bytes(data[end : end + 2], "little")
+    for _ in range((flags & 0x08) // 0x08 + (flags & 0x10) // 0x10):  # name, comment
+        end = data.find(b"\0", end) + 1 or len(data) + 1
+    if flags & 0x02:
+        end += 2
+    return end <= len(data) or len(data) - position > _LONGEST_HEADER
 
 
 def _check(produced: int, consumed: int, limits: Limits, origin: Origin) -> None:
@@ -407,6 +424,10 @@ class SpoolSource(Source):
             self._done = False
             self._length = 0
             self.error = None
+
+    def __del__(self) -> None:
+        """Give back a spool that nobody closed."""
+        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without the spool."""

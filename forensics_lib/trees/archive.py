@@ -12,7 +12,7 @@ from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import ExtentSource, Source
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.sources.stream import SourceStream, Stream
-from forensics_lib.trees.base import Content, Node, NodeKind, device_number
+from forensics_lib.trees.base import NO_XATTRS, Content, Node, NodeKind, device_number
 from forensics_lib.trees.index import IndexTree
 
 __all__ = ["Member", "TarContent", "clean_path", "read_members", "resolve_link", "tar_tree"]
@@ -31,6 +31,7 @@ _KINDS = {
 }
 
 
+_DEVICES = frozenset([NodeKind.CHAR, NodeKind.BLOCK])
 _NOT_IN_TREE = frozenset("gVMN")  # global records, volume labels, continuations, old long names
 
 
@@ -104,11 +105,15 @@ def read_members(
 ) -> Iterator[tuple[str, Member]]:
     """Each member as (cleaned path, member), duplicates included; everything unusual becomes a problem."""
     for entry in decoder:
-        here = origin.to("tar header", entry.header_offset)
-        anomalies = entry.anomalies
-        for anomaly in anomalies:
-            problems.add(here, f"{entry.name!r}: {anomaly}")
-        if entry.typeflag in _NOT_IN_TREE or AFTER_END in anomalies:
+        here = Origin("tar header", origin, entry.header_offset)
+        plain = entry.plain_metadata()
+        if plain is None:
+            anomalies = entry.anomalies
+            for anomaly in anomalies:
+                problems.add(here, f"{entry.name!r}: {anomaly}")
+            if AFTER_END in anomalies:
+                continue
+        if entry.typeflag in _NOT_IN_TREE:
             continue
         kind = _KINDS.get(entry.typeflag)
         if kind is None:
@@ -126,29 +131,21 @@ def read_members(
         if kind is NodeKind.FILE and (link is None or entry.stored_size):
             size = entry.size
             content = TarContent(archive, entry.data_offset, entry.stored_size, size, entry.sparse, here)
-        rdev = device_number(*entry.rdev) if kind in (NodeKind.CHAR, NodeKind.BLOCK) else 0
-        pax, header = entry.pax, entry.header
-        timed = pax or header[345] or header[508:512] == b"tar\0"  # no other header has a place for these times
-        node = Node(
-            path,
-            kind,
-            entry.mode & 0o7777,
-            entry.uid,
-            entry.gid,
-            size,
-            entry.mtime_ns,
-            here,
-            entry.atime_ns if timed else None,
-            entry.ctime_ns if timed else None,
-            entry.btime_ns if pax else None,
-            entry.linkname if kind is NodeKind.SYMLINK else None,
-            rdev,
-            1,
-            entry.header_offset + 1,
-            **({"xattrs": entry.xattrs} if pax else {}),
-            content=content,
-        )
-        yield path, Member(node, link)
+        rdev = device_number(*entry.rdev) if kind in _DEVICES else 0
+        target = entry.linkname if kind is NodeKind.SYMLINK else None
+        btime, xattrs = None, NO_XATTRS
+        if plain is None:
+            plain = (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns, entry.ctime_ns)
+            btime, xattrs = entry.btime_ns, entry.xattrs or NO_XATTRS
+        mode, uid, gid, mtime, atime, ctime = plain
+        inode = entry.header_offset + 1
+        yield path, Member(
+            Node(
+                path, kind, mode & 0o7777, uid, gid, size, mtime, here, atime, ctime, btime, target, rdev, 1, inode,
+                xattrs, content,
+            ),
+            link,
+        )  # fmt: skip
 
 
 def resolve_link(member: Member, target: Node | None) -> Node:
@@ -189,6 +186,7 @@ def _fill(tree: IndexTree, members: Iterable[tuple[str, Member]], problems: Prob
         node = member.node
         if member.link is not None:
             node = resolve_link(member, tree._lookup(member.link))
+            tree.linked = True
             if isinstance(node.content, MissingContent):
                 problems.add(node.origin, f"{path}: {node.content.message}")
         if path == "/" and node.kind is not NodeKind.DIR:

@@ -12,9 +12,9 @@ from forensics_lib.errors import LimitExceeded, NotAFile, PathNotFound
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource, Source
 
-__all__ = ["Content", "Node", "NodeKind", "Tree", "byte_order", "device_number", "join", "parent_of"]
+__all__ = ["NO_XATTRS", "Content", "Node", "NodeKind", "Tree", "byte_order", "device_number", "join", "parent_of"]
 
-_NO_XATTRS: Mapping[str, bytes] = {}  # one for all; typed so that nobody writes to it
+NO_XATTRS: Mapping[str, bytes] = {}  # one for all; typed so that nobody writes to it
 _MAX_LINKS = 40  # as Linux: MAXSYMLINKS
 
 
@@ -77,7 +77,7 @@ class Node:
     rdev: int = 0
     nlink: int = 1
     inode: int = 0
-    xattrs: Mapping[str, bytes] = field(default_factory=lambda: _NO_XATTRS)
+    xattrs: Mapping[str, bytes] = field(default_factory=lambda: NO_XATTRS)
     content: Content | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -18,7 +18,11 @@ _MAX_IMPLIED = 256 << 20
 
 
 class IndexTree(Tree):
-    """Nodes by path. It always has a root; parents that no entry describes are directories of root with mode 0755."""
+    """Nodes by path. It always has a root; parents that no entry describes are directories of root with mode 0755.
+
+    Attributes:
+        linked: whether names that share a file were placed.
+    """
 
     def __init__(self, origin: Origin) -> None:
         """Start with an empty root."""
@@ -26,6 +30,7 @@ class IndexTree(Tree):
         self._nodes: dict[str, Node] = {"/": implied_directory("/", origin)}
         self._children_of: dict[str, dict[str, None]] = {"/": {}}
         self._implied = 0
+        self.linked = False
 
     def __len__(self) -> int:
         """Number of nodes, the root included."""
@@ -41,6 +46,7 @@ class IndexTree(Tree):
         """An independent tree of the same nodes."""
         other = IndexTree(self.origin)
         other._nodes = dict(self._nodes)
+        other.linked = self.linked
         other._children_of = {path: dict(names) for path, names in self._children_of.items()}
         return other
 
@@ -55,6 +61,14 @@ class IndexTree(Tree):
                 the memory with implied parents.
         """
         path = node.path
+        parent, _, name = path.rpartition("/")
+        siblings = self._children_of.get(parent or "/")
+        if siblings is not None and path not in self._nodes and len(path) <= _MAX_PATH:
+            siblings[name] = None
+            self._nodes[path] = node
+            if node.kind is NodeKind.DIR:
+                self._children_of[path] = {}
+            return []
         if len(path) > _MAX_PATH or path.count("/") > _MAX_DEPTH:
             message = f"path of {len(path)} characters and {path.count('/')} levels: {path[:100]}…"
             raise LimitExceeded(message, origin=node.origin)
@@ -91,12 +105,18 @@ class IndexTree(Tree):
         """Empty a directory; what was below it is returned."""
         return [node for name in list(self._children_of.get(path, ())) for node in self.remove(join(path, name))]
 
+    def has_directory(self, path: str) -> bool:
+        """Whether exactly this path is a directory."""
+        return path in self._children_of
+
     def make_directory(self, path: str, origin: Origin) -> None:
         """Have an implied directory at a path, in place of whatever else is there."""
         self.put(implied_directory(path, origin))
 
     def count_links(self) -> None:
         """Set `nlink` of names that share one file."""
+        if not self.linked:
+            return
         names = Counter((id(node.content), node.inode) for node in self._files() if node.inode)
         for node in list(self._files()):
             count = names[id(node.content), node.inode] if node.inode else 1

@@ -156,6 +156,7 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: In
             if target is None and links is not None:
                 target = links._lookup(member.link)
             node = resolve_link(member, target)
+            tree.linked = True
             if isinstance(node.content, MissingContent):
                 problems.add(node.origin, f"{path}: {node.content.message}")
         if path == "/" and node.kind is not NodeKind.DIR:
@@ -188,6 +189,8 @@ def _require_directory(mark: Mark, tree: IndexTree, before: dict[str, Node | Non
 def _note_parents(path: str, tree: IndexTree, before: dict[str, Node | None]) -> None:
     """Remember the parents that placing a path will imply."""
     parent = parent_of(path)
+    if tree.has_directory(parent):
+        return
     while parent != "/" and ((node := tree._lookup(parent)) is None or node.kind is not NodeKind.DIR):
         before.setdefault(parent, node)
         parent = parent_of(parent)

@@ -14,8 +14,6 @@ from types import ModuleType
 import pytest
 
 import forensics_lib as fl
-from forensics_lib.analysis import identify as module
-from forensics_lib.analysis.identify import identify
 from forensics_lib.errors import UnsupportedFormat
 from tests.imagemaker import Recipe, docker_save, write_tar
 from tests.samples import DOCKER_SAVE, WEB
@@ -161,7 +159,3 @@ print("pylibmagic" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program, archive], capture_output=True, check=True, text=True)
     assert done.stdout.split() == ["image/png", "True"]
-
-
-def test_the_module_and_the_function_are_two_things() -> None:
-    assert module.identify is identify

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -318,3 +320,10 @@ def test_nothing_real_is_a_problem(classic: fl.Evidence, modern: fl.Evidence) ->
         for image in evidence.images:
             image.tree()
         assert list(evidence.problems) == []
+
+
+@pytest.mark.skipif(shutil.which("skopeo") is None, reason="no skopeo command")
+def test_skopeo_sees_the_same_configuration(modern: fl.Evidence) -> None:
+    source = f"docker-archive:{WEB}:acme/web:1.0"
+    shown = subprocess.run(["skopeo", "inspect", "--config", "--raw", source], capture_output=True, check=True).stdout
+    assert modern.images[0].raw_config == shown.removesuffix(b"\n")

@@ -91,6 +91,13 @@ def paths(root: Path) -> tuple[list[Path], list[Path]]:
     return directories, others
 
 
+def write(place: Path, data: bytes, flags: int) -> None:
+    """Write to a file; a FIFO without a reader is refused, not waited for."""
+    descriptor = os.open(place, os.O_WRONLY | os.O_NONBLOCK | flags, 0o644)
+    os.write(descriptor, data)
+    os.close(descriptor)
+
+
 def work(root: Path, chance: random.Random, steps: int) -> None:
     """Random changes; what the file system refuses is left."""
     for step in range(steps):
@@ -102,11 +109,9 @@ def work(root: Path, chance: random.Random, steps: int) -> None:
         with contextlib.suppress(OSError):
             match chance.randrange(18):
                 case 0 | 1:
-                    new.write_bytes(b"%d" % step)
+                    write(new, b"%d" % step, os.O_CREAT | os.O_TRUNC)
                 case 2:
-                    with old.open("ab") if not old.is_fifo() else contextlib.nullcontext() as stream:
-                        if stream is not None:
-                            stream.write(b"+%d" % step)
+                    write(old, b"+%d" % step, os.O_APPEND)
                 case 3 | 4:
                     old.unlink()
                 case 5 if folder != root:

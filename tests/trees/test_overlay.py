@@ -910,7 +910,7 @@ KERNEL = Path(__file__).with_name("kernel_overlay.py")
 def kernel(job: str, *arguments: str | Path) -> Any:
     """What a mounted overlay shows, from a process with mounts of its own."""
     command = ["unshare", "--mount", sys.executable, str(KERNEL), job, *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout)
 
@@ -921,7 +921,7 @@ def kernel_mounts(folder: Path) -> str:
         return "needs Linux and root"
     try:
         kernel("probe", folder)
-    except (AssertionError, OSError, ValueError) as error:
+    except (AssertionError, OSError, ValueError, subprocess.TimeoutExpired) as error:
         return f"no overlay mounts here: {error}"
     return ""
 
@@ -968,14 +968,15 @@ def test_random_work_on_a_mounted_overlay(room: Path, options: str, marks: Marks
     assert OverlayTree(layers, problems=problems, origin=Origin("container")).marks is marks
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(8))
 def test_random_layers_mounted(room: Path, seed: int) -> None:
     expected = kernel("layers", room, "redirect_dir=on,metacopy=on,index=off", str(seed))
     problems = ProblemLog()
     whole = DirectoryTree(room, problems)
     layers: list[tuple[Tree, str]] = [(whole, f"/layer{index}") for index in range(4)]
     view = OverlayTree(layers, problems=problems, origin=Origin("container"))
-    broken = {path for path, row in expected.items() if "error" in row}
-    assert {node.path: facts(node) for node in view.walk() if node.path not in broken} == {
-        path: row for path, row in expected.items() if path not in broken
-    }
+    broken = tuple(path for path, row in expected.items() if "error" in row)  # stale and duplicate redirects, mostly
+    below = tuple(f"{path}/" for path in broken)
+    assert {
+        node.path: facts(node) for node in view.walk() if node.path not in broken and not node.path.startswith(below)
+    } == {path: row for path, row in expected.items() if path not in broken}

@@ -9,6 +9,8 @@ from datetime import datetime
 from functools import cached_property
 
 from forensics_lib.engines.container import Container
+from forensics_lib.engines.docker.buildcache import BuildCache
+from forensics_lib.engines.docker.buildhistory import BuildRecord, read_builds
 from forensics_lib.engines.docker.containers import ContainerRecord, read_containers
 from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver, driver_of
 from forensics_lib.engines.docker.graph import Graph
@@ -17,6 +19,8 @@ from forensics_lib.engines.docker.inspect import inspect_container
 from forensics_lib.engines.docker.layerdb import LayerDb, MountRecord
 from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.docker.networks import NetworkStore, decode_networks
+from forensics_lib.engines.docker.owner import OrphanLayer, Owners
+from forensics_lib.engines.docker.pulls import PullRecord, read_pulls
 from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.engines.docker.version import Engine, engine_of
 from forensics_lib.engines.docker.volumes import decode_volumes, list_volumes
@@ -130,6 +134,30 @@ class DockerRoot:
     def network_store(self) -> NetworkStore:
         """The documents of the network store."""
         return decode_networks(self._bucket("network/files/local-kv.db", b"libnetwork"), self.reader.problems)
+
+    @cached_property
+    def build_cache(self) -> BuildCache:
+        """What BuildKit's builds left behind."""
+        return BuildCache(self)
+
+    @cached_property
+    def build_history(self) -> list[BuildRecord]:
+        """The builds that BuildKit remembers, newest first."""
+        return read_builds(self)
+
+    @cached_property
+    def pull_history(self) -> list[PullRecord]:
+        """The layers that were pulled and pushed, oldest first."""
+        return read_pulls(self)
+
+    @cached_property
+    def owners(self) -> Owners:
+        """Whose paths and ids are."""
+        return Owners(self)
+
+    def orphans(self) -> list[OrphanLayer]:
+        """The layers on the disk that no record names."""
+        return self.owners.orphans
 
     @cached_property
     def daemon_started_ns(self) -> int | None:

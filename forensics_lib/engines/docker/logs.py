@@ -106,7 +106,7 @@ def _elsewhere(tree: Tree, usual: _Log, log_path: str, problems: ProblemLog) -> 
         if found.kind is NodeKind.DIR:
             raise NotAFile(f"{found.path} is a folder")
     except ForensicsError as error:
-        problems.add(tree.origin.to(usual.directory), f"LogPath {log_path} leads to no log in this evidence: {error}")
+        problems.add(_place(tree, usual), f"LogPath {log_path} leads to no log in this evidence: {error}")
         return
     if place not in tree or tree.node(place).path != found.path:
         yield _Log(_JSON_FILE, parent_of(found.path), found.name, read_json_log)
@@ -119,7 +119,7 @@ def _files(tree: Tree, log: _Log, problems: ProblemLog) -> Iterator[Node]:
     except PathNotFound:
         return
     except ForensicsError as error:
-        problems.add(tree.origin.to(log.directory), error)
+        problems.add(_place(tree, log), error)
         return
     files: dict[int, list[Node]] = {}  # by number of rotation, the uncompressed one first
     for node in nodes:
@@ -132,12 +132,16 @@ def _files(tree: Tree, log: _Log, problems: ProblemLog) -> Iterator[Node]:
     for newer, older in pairwise(sorted({-1, *files})):
         if older > newer + 1:
             missing = log.name if newer < 0 else f"{log.name}.{newer + 1}"
-            problems.add(tree.origin.to(log.directory), f"{missing} is missing, though rotation left older files")
+            problems.add(_place(tree, log, missing), "is missing, though rotation left older files")
     for _, same in sorted(files.items(), reverse=True):
         yield from same[:1]
         for copy in same[1:]:
             message = "left out: the same log lies beside it uncompressed, as when compression was interrupted"
             problems.add(copy.origin, message)
+
+
+def _place(tree: Tree, log: _Log, name: str = "") -> Origin:
+    return tree.origin.to(join(log.directory, name).strip("/"))
 
 
 def _regular_file(tree: Tree, node: Node, problems: ProblemLog) -> Iterator[Node]:
@@ -155,32 +159,34 @@ def _regular_file(tree: Tree, node: Node, problems: ProblemLog) -> Iterator[Node
 def _records(file: Node, decoder: _Decoder, problems: ProblemLog, limits: Limits) -> Iterator[LogRecord]:
     origin = file.origin
 
-    def report(error: ForensicsError) -> None:
-        offset = error.offset if isinstance(error, DamagedData) else None
-        problems.add(origin if offset is None else origin.to("record", offset), error)
+    def no_record(error: DamagedData) -> None:
+        problems.add(origin.to("record", error.offset), error)
+
+    def unreadable(error: ForensicsError) -> None:
+        problems.add(file.origin, error)
 
     try:
         with closing(file.source()) as source:
-            blocks: Iterator[bytes] = _until_damage(_blocks(source), report)
+            blocks: Iterator[bytes] = _until_damage(_blocks(source), unreadable)
             first = next(blocks, b"")
             compression = sniff(first)
             blocks = chain((first,), blocks)
             if compression is not Compression.NONE:
                 origin = origin.to(compression)
-                blocks = _until_damage(decompress(blocks, compression, origin, limits, report), report)
+                blocks = _until_damage(decompress(blocks, compression, origin, limits, unreadable), unreadable)
             elif file.path.endswith(".gz") and file.size:
                 problems.add(origin, "is named .gz but is not compressed; read as it is")
-            yield from decoder(blocks, origin, report)
+            yield from decoder(blocks, origin, no_record)
     except ForensicsError as error:  # there is no source
-        problems.add(origin, error)
+        unreadable(error)
 
 
-def _until_damage(blocks: Iterable[bytes], report: Callable[[ForensicsError], None]) -> Iterator[bytes]:
+def _until_damage(blocks: Iterable[bytes], on_problem: Callable[[ForensicsError], None]) -> Iterator[bytes]:
     """The blocks up to damage, which is reported and ends them."""
     try:
         yield from blocks
     except ForensicsError as error:
-        report(error)
+        on_problem(error)
 
 
 def _blocks(source: Source) -> Iterator[bytes]:

@@ -1,0 +1,95 @@
+"""What goes into the image archive of a Docker container, and how large ``docker ps --size`` says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from forensics_lib.engines.docker.containers import ContainerRecord
+from forensics_lib.engines.docker.drivers import GraphDriver
+from forensics_lib.engines.docker.engine import DockerRoot
+from forensics_lib.engines.docker.layerdb import LayerRecord, MountRecord
+from forensics_lib.engines.docker.verify import layer_archive, split_entries
+from forensics_lib.engines.save import ImageLayer, Saving
+from forensics_lib.errors import DamagedData
+from forensics_lib.formats.jsondoc import JsonObject
+from forensics_lib.formats.tar_split import Segment
+from forensics_lib.sources.decompress import Limits
+from forensics_lib.trees.base import Tree
+
+__all__ = ["saving_of"]
+
+
+def saving_of(
+    docker: DockerRoot,
+    record: ContainerRecord,
+    mount: MountRecord,
+    base: Callable[[], Tree],
+    tree: Callable[[], Tree],
+    limits: Limits,
+) -> Saving:
+    """All that goes into the archive of a container.
+
+    The layers are those that its writable layer lies on, so they are found even when the image was removed under it.
+    """
+    parts = record.parts
+    image = next((one.config.raw for one in docker.images if one.id == parts.image_id), None)
+    times = (parts.created_ns, parts.started_ns, parts.finished_ns)
+    return Saving(
+        container_id=record.id,
+        command=(parts.path, *parts.args) if parts.path else parts.args,
+        changed_ns=max((time for time in times if time is not None), default=None),
+        config=record.config.object("Config"),
+        image=_platform(record.config) if image is None else image,
+        layers=partial(_layers, docker, parts.storage_driver, mount, limits),
+        base=base,
+        tree=tree,
+        origin=record.config_origin,
+    )
+
+
+def _platform(config: JsonObject) -> JsonObject:
+    """What a container's record tells of the platform of its image."""
+    platform = config.object("ImagePlatform")
+    system = platform.text("os") or config.text("OS") or config.text("Platform") or "linux"
+    return JsonObject({**platform.raw, "architecture": platform.text("architecture"), "os": system})
+
+
+def _layers(docker: DockerRoot, driver_name: str, mount: MountRecord, limits: Limits) -> list[ImageLayer]:
+    """The layers below a container, base first.
+
+    Raises:
+        DamagedData: one is not recorded.
+    """
+    driver = docker.driver(driver_name)
+    chain = docker.layer_db(driver_name).chain(mount.parent)
+    if mount.parent and (not chain or chain[-1].parent):
+        missing = chain[-1].parent if chain else mount.parent
+        raise DamagedData(f"the layers below it end at {missing}, which is not recorded", origin=mount.origin)
+    return [
+        ImageLayer(
+            layer.diff_id, partial(_archive, docker, driver, layer, limits), partial(driver.tree, layer.cache_id)
+        )
+        for layer in reversed(chain)
+    ]
+
+
+def _archive(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits) -> tuple[int, Iterator[bytes]]:
+    """The size of a layer's archive, and the archive.
+
+    Raises:
+        ForensicsError: it cannot be put together.
+    """
+    size = 0
+    for entry in split_entries(docker, layer, limits):
+        size += len(entry.data) if isinstance(entry, Segment) else entry.size
+    return size, _pieces(docker, driver, layer, limits)
+
+
+def _pieces(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
+    for piece, file, node in layer_archive(docker, driver, layer, limits):
+        if piece is not None:
+            yield piece
+        elif file is not None and (node is None or node.size != file.size):
+            name = file.name.decode("utf-8", "surrogateescape")
+            raise DamagedData(f"{name} is not the file of {file.size} bytes that the layer had", origin=layer.origin)
