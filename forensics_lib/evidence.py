@@ -19,6 +19,7 @@ from forensics_lib.analysis.search import Hit, image_documents, search
 from forensics_lib.analysis.verify import verify_images
 from forensics_lib.custody import Custody
 from forensics_lib.errors import AmbiguousName, DamagedData, ForensicsError, NotFound, PathNotFound, UnsupportedFormat
+from forensics_lib.formats.ext4 import is_ext
 from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.images.docker_archive import DockerArchive, is_docker_archive
 from forensics_lib.images.image import Artifact, Image
@@ -41,7 +42,8 @@ from forensics_lib.table import Table
 from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.directory import DirectoryTree
-from forensics_lib.trees.extract import Extracted, extract
+from forensics_lib.trees.extract import Extracted
+from forensics_lib.trees.outlet import Outlet
 
 if TYPE_CHECKING:
     import re
@@ -51,7 +53,7 @@ if TYPE_CHECKING:
     from forensics_lib.engines.docker.buildcache import BuildCacheRecord
     from forensics_lib.engines.docker.buildhistory import BuildRecord
     from forensics_lib.engines.docker.engine import DockerRoot
-    from forensics_lib.engines.docker.owner import Owner
+    from forensics_lib.engines.docker.ownership import Owner
     from forensics_lib.engines.docker.pulls import PullRecord
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
@@ -113,6 +115,7 @@ class Evidence:
         self._compression = Compression.NONE
         self._digests: dict[str, StreamDigests] = {}
         self._tree = self._open_tree()
+        self._outlet = Outlet(self.path, self._file, self.custody, self._problems)
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
         self._store = ImageStore(self._tree, self._problems, self._limits, self._pool, shared)
         self._dockers: list[DockerRoot] = []
@@ -177,7 +180,9 @@ class Evidence:
         """What builds left behind, as ``docker buildx du``, oldest first; also records that it does not list."""
         from forensics_lib.engines.docker.buildcache import BuildCacheRecord
 
-        return Table(BuildCacheRecord, lambda: [r for d in self._dockers for r in d.build_cache.records], name="build cache")
+        return Table(
+            BuildCacheRecord, lambda: [r for d in self._dockers for r in d.build_cache.records], name="build cache"
+        )
 
     @property
     def build_history(self) -> Table[BuildRecord]:
@@ -264,7 +269,8 @@ class Evidence:
         Raises:
             AmbiguousName: it is the start of several ids.
         """
-        from forensics_lib.engines.docker.owner import Owner, find_owners
+        from forensics_lib.engines.docker.owner import find_owners
+        from forensics_lib.engines.docker.ownership import Owner
 
         return Table(Owner, find_owners(self._dockers, path_or_id), name="owners")
 
@@ -380,23 +386,7 @@ class Evidence:
             FileExistsError: the folder is not empty.
             ValueError: the folder lies inside the evidence.
         """
-        if self.path.is_dir() and Path(to).resolve().is_relative_to(self.path.resolve()):
-            raise ValueError(f"{to} lies inside the evidence, where nothing is ever written")
-        rows = []
-        for row in extract(tree, path, to, self._problems, symlinks=symlinks):
-            rows.append(row)
-            if row.sha256 is not None:
-                self.custody.record(
-                    "extract",
-                    row.path,
-                    to=str(row.to),
-                    size=row.size,
-                    sha256=row.sha256,
-                    note=row.note,
-                    origin=str(row.origin),
-                )
-        self._finish("extract", tree=str(tree.origin), path=path, to=str(to), files=sum(bool(r.sha256) for r in rows))
-        return Table(Extracted, rows, name="extracted files")
+        return self._outlet.extract(tree, path, to, symlinks=symlinks)
 
     def _recorded(self, rows: Iterator[T], action: str, **details: str | int) -> Iterator[T]:
         yield from rows
@@ -417,6 +407,10 @@ class Evidence:
         if self._compression is not Compression.NONE:
             source = SpoolSource(source, self._compression, source.origin.to(self._compression), self._limits)
         self._outer = source
+        if is_ext(source):
+            from forensics_lib.trees.ext import ExtTree
+
+            return ExtTree(source, self._problems)
         try:
             if not _looks_like_tar(source):
                 raise UnsupportedFormat(f"{self.path} is no image archive, layout or tar archive that is read here")
@@ -456,7 +450,7 @@ class Evidence:
         from forensics_lib.engines.docker.leftovers import report_leftovers
         from forensics_lib.engines.docker.root import find_roots
 
-        self._dockers = [DockerRoot(self._store, root, self._limits) for root in find_roots(self._store)]
+        self._dockers = [DockerRoot(self._store, root, self._limits, self._outlet) for root in find_roots(self._store)]
         for docker in self._dockers:
             self._problems.defer(partial(report_losses, docker, self._limits))
             self._problems.defer(partial(report_leftovers, docker))
@@ -501,12 +495,7 @@ class Evidence:
         self._digests[job.path] = digests
 
     def _finish(self, action: str, **details: str | int) -> None:
-        if self._file is not None:
-            try:
-                self._file.check_unchanged()
-            except ForensicsError as error:
-                self._problems.add(self.origin, error)
-        self.custody.record(action, str(self.path), **details)
+        self._outlet.done(action, **details)
 
 
 def _looks_like_tar(source: Source) -> bool:
