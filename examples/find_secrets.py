@@ -5,6 +5,7 @@ python examples/find_secrets.py [ARCHIVE]
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -25,7 +26,7 @@ def main(archive: Path) -> None:
             print(f"{match.rule:14} {match.path}  layer {match.owner[:19]}")
         for mime, count in Counter(row.mime for row in ev.identify()).most_common(5):
             print(f"{count:5} {mime}")
-        for hit in ev.search(rb"(?i)secret|token|passw"):
+        for hit in ev.search(re.compile(rb"(?i)secret|token|passw")):
             print(f"{hit.where:8} {hit.path[:60]} @{hit.offset}: {hit.match!r}")
 
 

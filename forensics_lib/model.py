@@ -50,7 +50,9 @@ class Origin:
         return " > ".join(reversed(steps))
 
     def to(self, label: str, offset: int | None = None) -> Origin:
-        """The next step of the chain."""
+        """The next step of the chain; a file of a folder whose path is the last step already gets no second one."""
+        if offset is None and label == self.label and self.offset is None and self.parent is not None:
+            return self
         return Origin(label, self, offset)
 
 

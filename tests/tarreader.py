@@ -135,7 +135,15 @@ def _reading(decoder: TarDecoder, found: list[TarEntry], contents: list[bytes | 
     return Reading(members, tuple(decoder.faults), decoder.ended, decoder.recognised, decoder.trailing)
 
 
+def _check_short_way(entry: TarEntry) -> None:
+    plain = entry.plain_metadata()
+    if plain is not None:
+        long_way = (entry.mode, entry.uid, entry.gid, entry.mtime_ns, entry.atime_ns, entry.ctime_ns)
+        assert (plain, entry.anomalies, entry.xattrs, entry.btime_ns) == (long_way, (), {}, None)
+
+
 def _seen(entry: TarEntry, content: bytes | None) -> Seen:
+    _check_short_way(entry)
     return Seen(
         entry.name,
         entry.typeflag,

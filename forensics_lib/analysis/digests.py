@@ -48,6 +48,7 @@ class StreamDigests:
         size: number of uncompressed bytes.
         ended: whether the archive has its end marker.
         trailing: bytes after it that are neither zero nor an archive.
+        after_end: members of a further archive after it, where extracting tools do not look.
         faults: (offset, what) of damage that belongs to no member.
         errors: what ended the decoding early, and bytes that no decoder wanted.
         files: a row for every regular file and every hard link to one.
@@ -59,6 +60,7 @@ class StreamDigests:
     size: int = 0
     ended: bool = False
     trailing: int = 0
+    after_end: int = 0
     faults: list[tuple[int, str]] = field(default_factory=list)
     errors: list[ForensicsError] = field(default_factory=list)
     files: list[ArtifactHash] = field(default_factory=list)
@@ -144,6 +146,7 @@ def digest_stream(
     result.stored_size = stored.size
     result.size = uncompressed.size
     result.ended, result.trailing, result.faults = decoder.ended, decoder.trailing, decoder.faults
+    result.after_end = decoder.after_end
     return result
 
 

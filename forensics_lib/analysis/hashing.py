@@ -149,6 +149,8 @@ def report_stream(job: TarStream, digests: StreamDigests, inventory: Inventory) 
         inventory.problems.add(job.origin, error)
     for offset, fault in digests.faults:
         inventory.problems.add(job.origin, DamagedData(fault, origin=job.origin, offset=offset))
+    if digests.after_end:
+        inventory.problems.add(job.origin, f"{digests.after_end} members lie after the end-of-archive marker")
     if digests.trailing:
         message = f"{digests.trailing} bytes that are no archive follow the end-of-archive marker"
         inventory.problems.add(job.origin, message)

@@ -165,10 +165,12 @@ def _check_image(image: Image, streams: dict[str, tuple[TarStream, StreamDigests
 
 def _check_end(job: TarStream, digests: StreamDigests) -> Check:
     actual = "end-of-archive marker" if digests.ended else "no end-of-archive marker"
+    if digests.after_end:
+        actual += f", then {digests.after_end} more members"
     if digests.trailing:
         actual += f", then {digests.trailing} bytes of something else"
     subject = f"end of archive {job.path}"
-    return Check(subject, "end-of-archive marker", actual, digests.ended and not digests.trailing, job.origin)
+    return Check(subject, "end-of-archive marker", actual, actual == "end-of-archive marker", job.origin)
 
 
 def digest_in_path(path: str) -> str | None:

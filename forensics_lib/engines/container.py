@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from forensics_lib.engines.findings import Finding
 from forensics_lib.engines.logs import LogRecord
 from forensics_lib.model import Origin, utc_from_ns
 from forensics_lib.table import Table
 from forensics_lib.trees.base import Tree
+from forensics_lib.trees.extract import Extracted
 from forensics_lib.trees.layered import Change
+from forensics_lib.trees.outlet import Outlet
+
+if TYPE_CHECKING:
+    from forensics_lib.engines.save import SavedContainer, Saving
 
 __all__ = ["Container", "ContainerParts", "ContainerState", "Endpoint", "Mount", "Port"]
 
@@ -144,6 +150,11 @@ class ContainerParts:
 class ContainerBackend(Protocol):
     """What only the engine can tell of a container."""
 
+    @property
+    def outlet(self) -> Outlet:
+        """The way for copies out of the evidence."""
+        ...
+
     def inspect(self) -> dict[str, object]:
         """As the engine shows it."""
         ...
@@ -171,6 +182,18 @@ class ContainerBackend(Protocol):
 
     def findings(self) -> Iterator[Finding]:
         """What to look at first."""
+        ...
+
+    def mount(self, destination: str) -> Tree:
+        """What was mounted at a path."""
+        ...
+
+    def sizes(self) -> tuple[int | None, int | None]:
+        """Bytes it wrote, and bytes of all its files; None for what cannot be told."""
+        ...
+
+    def saving(self) -> Saving:
+        """What goes into an image archive of it."""
         ...
 
 
@@ -426,3 +449,67 @@ class Container:
             DamagedData: the record of its files is missing.
         """
         return self._backend.tree()
+
+    def mount(self, destination: str) -> Tree:
+        """The files that it saw at a mount point: of a volume, a folder of the host or an image.
+
+        Args:
+            destination: the mount point, as `mounts` has it.
+
+        Raises:
+            PathNotFound: nothing was mounted there, it was kept in memory, or it is not in the evidence.
+            UnsupportedFormat: a plugin kept the volume's files elsewhere.
+        """
+        return self._backend.mount(destination)
+
+    @property
+    def size_rw(self) -> int | None:
+        """Bytes of the files that it wrote, as ``docker ps --size`` shows; None, with a problem, if out of reach."""
+        return self._backend.sizes()[0]
+
+    @property
+    def size_root_fs(self) -> int | None:
+        """Bytes of all its files, those of its image included; None where its layers are not all recorded."""
+        return self._backend.sizes()[1]
+
+    def extract(self, path: str, to: str | os.PathLike[str], *, symlinks: bool = False) -> Table[Extracted]:
+        """Copy a file or folder of its file system out to the disk, now, with digests and entries in the custody.
+
+        Args:
+            path: what to copy.
+            to: the folder that gets it; it must be empty or not exist.
+            symlinks: make symbolic links too; see `trees.extract.extract`.
+
+        Raises:
+            PathNotFound: no such path.
+            FileExistsError: the folder is not empty.
+            ValueError: the folder lies inside the evidence.
+        """
+        return self._backend.outlet.extract(self.tree(), path, to, symlinks=symlinks)
+
+    def save(self, path: str | os.PathLike[str], *, tag: str | None = None) -> SavedContainer:
+        """Write it as an image archive, now: what ``docker commit`` and ``docker save`` would give, for other tools.
+
+        The layers of its image have the digests they had; a last one holds what the container changed. Volumes and
+        mounts are no part of it, nor is what the engine puts into every container. The same container always gives the
+        same archive. What could not be written as it was becomes a problem.
+
+        Args:
+            path: the archive, which must not exist.
+            tag: a name for the image, such as ``case-42/web:seized``; None for an image without a name.
+
+        Raises:
+            FileExistsError: there is something of that name.
+            ValueError: the path lies inside the evidence, or the tag has a digest.
+            DamagedData: the tag is no valid image name, or the record of the container's files is missing.
+            UnsupportedFormat: the storage driver keeps files where this evidence does not reach.
+        """
+        from forensics_lib.images.reference import Reference
+
+        name = None if tag is None else Reference.parse(tag, default_tag=True)
+        if name is not None and name.digest is not None:
+            raise ValueError(f"{tag}: the digest of an image cannot be chosen")
+        outlet = self._backend.outlet
+        saved = self._backend.saving().save(outlet.place(path), name, outlet.problems)
+        outlet.done("save", container=self.id, to=str(path), image=saved.image_id, size=saved.size, sha256=saved.sha256)
+        return saved

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
 
 from forensics_lib._version import __version__
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import JsonObject, JsonValue
+from forensics_lib.images.config import HistoryEntry
 from forensics_lib.images.docker_save import ImageArchive, to_json
 from forensics_lib.images.reference import Reference
 from forensics_lib.model import Origin, ProblemLog
@@ -55,13 +56,14 @@ class ImageLayer:
     """A layer of a container's image, and the two ways to write it.
 
     Attributes:
-        diff_id: digest of its archive.
-        archive: gives the size of its archive and that archive, piece by piece, as it once was.
+        diff_id: digest of its archive; empty when it is not recorded.
+        archive: gives the size of its archive and that archive, piece by piece, as it once was; None where that is not
+            recorded.
         merged: gives the file system of this layer on top of those below it.
     """
 
     diff_id: str
-    archive: Callable[[], tuple[int, Iterator[bytes]]]
+    archive: Callable[[], tuple[int, Iterator[bytes]]] | None
     merged: Callable[[], Tree]
 
 
@@ -74,7 +76,8 @@ class Saving:
         command: what it ran.
         changed_ns: when its state last changed, nanoseconds since 1970; None when not recorded.
         config: its configuration, which the engine made of the image's and the user's when it created the container.
-        image: configuration document of its image; without history and configuration when that is gone.
+        platform: a document that names the platform as image configurations do.
+        history: steps of its image, oldest first; empty when they are not known.
         layers: gives those of its image, base first; raises when one is missing.
         base: gives the file system that it started from.
         tree: gives its file system.
@@ -85,7 +88,8 @@ class Saving:
     command: tuple[str, ...]
     changed_ns: int | None
     config: JsonObject
-    image: JsonObject
+    platform: JsonObject
+    history: tuple[HistoryEntry, ...]
     layers: Callable[[], Sequence[ImageLayer]]
     base: Callable[[], Tree]
     tree: Callable[[], Tree]
@@ -111,7 +115,7 @@ class Saving:
                 raise
 
     def _write(
-        self, file: BinaryIO, path: Path, name: Reference | None, tree: Tree, problems: ProblemLog
+        self, file: BufferedRandom, path: Path, name: Reference | None, tree: Tree, problems: ProblemLog
     ) -> SavedContainer:
         archive = ImageArchive(file, path)
         known: Sequence[ImageLayer] = ()
@@ -123,7 +127,7 @@ class Saving:
             below = self.base()
         except ForensicsError as error:
             message = f"container {self.container_id} is saved as a single layer with all its files: {error}"
-            problems.add(self.origin, type(error)(message))
+            problems.add(self.origin, message)
             file.seek(0)
             file.truncate()
             archive, digests, below = ImageArchive(file, path), [], IndexTree(self.origin)
@@ -134,7 +138,7 @@ class Saving:
         size = file.tell()
         file.seek(0)
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        replaced = tuple(layer.diff_id for layer in known if layer.diff_id not in digests)
+        replaced = tuple(layer.diff_id for layer in known if layer.diff_id and layer.diff_id not in digests)
         return SavedContainer(path, self.container_id, image_id, tuple(digests), replaced, size, sha256, self.origin)
 
     def _image_layer(
@@ -145,49 +149,58 @@ class Saving:
         Raises:
             ForensicsError: its files cannot be had either.
         """
-        why = "its files are not those that the image had"
+        digest, why = "", "its files are not those that the image had"
         try:
-            digest = archive.layer(*layer.archive())
+            digest = archive.layer(*layer.archive()) if layer.archive is not None else ""
         except ForensicsError as error:
             why = str(error)
+        if not digest:
             old = below.merged() if below is not None else IndexTree(self.origin)
             anew = layer_between(old, layer.merged(), problems, room=archive.room)
             digest = archive.layer(anew.size, anew.chunks())
-        if digest != layer.diff_id:
+        if layer.diff_id and digest != layer.diff_id:
             message = f"layer {layer.diff_id} of container {self.container_id} is saved as {digest}: {why}"
             problems.add(self.origin, message)
         return digest
 
     def _history(self, layers: int) -> list[JsonValue]:
-        """The steps of the image, so that as many of them made a layer as the archive has."""
-        steps: list[JsonValue] = [step.raw for step in self.image.objects("history")]
-        if not layers:
-            return [{**step.raw, "empty_layer": True} for step in self.image.objects("history")]
-        return steps or [{"comment": "layer of the container's image; its history is not known"}] * layers
+        """The steps of the image; where it became a single layer with the container, none of them made one."""
+        if not self.history and layers:
+            return [{"comment": "layer of the container's image; its history is not known"}] * layers
+        return [_step(step, empty=step.empty_layer or not layers) for step in self.history]
 
     def _document(self, layers: Sequence[str], history: list[JsonValue]) -> dict[str, JsonValue]:
         """The image configuration, as ``docker commit`` makes it but for the time, which is the container's."""
-        when: dict[str, JsonValue] = {} if self.changed_ns is None else {"created": _rfc3339(self.changed_ns)}
-        step: dict[str, JsonValue] = {
-            **when,
-            "created_by": " ".join(self.command),
-            "comment": f"saved from container {self.container_id} by forensics_lib {__version__}",
-        }
-        return {
-            **{key: self.image.raw[key] for key in _PLATFORM if key in self.image},
-            **when,
+        comment = f"saved from container {self.container_id} by forensics_lib {__version__}"
+        last = HistoryEntry(created_ns=self.changed_ns, created_by=" ".join(self.command), comment=comment)
+        document: dict[str, JsonValue] = {
+            **{key: self.platform.raw[key] for key in _PLATFORM if key in self.platform},
             "container": self.container_id,
-            "config": self.config.raw or self.image.object("config").raw,
-            "history": [*history, step],
+            "config": self.config.raw,
+            "history": [*history, _step(last, empty=False)],
             "rootfs": {"type": "layers", "diff_ids": list(layers)},
         }
+        return document | ({} if self.changed_ns is None else {"created": _rfc3339(self.changed_ns)})
+
+
+def _step(step: HistoryEntry, *, empty: bool) -> dict[str, JsonValue]:
+    """A step of a history as an image configuration has it; what is empty is left out."""
+    fields: dict[str, JsonValue] = {
+        "created": "" if step.created_ns is None else _rfc3339(step.created_ns),
+        "author": step.author,
+        "created_by": step.created_by,
+        "comment": step.comment,
+        "empty_layer": empty,
+    }
+    return {key: value for key, value in fields.items() if value}
 
 
 def _rfc3339(nanoseconds: int) -> str:
     """A time as Go writes it.
 
-    >>> _rfc3339(1_500_000_000)
-    '1970-01-01T00:00:01.500000000Z'
+    >>> _rfc3339(1_500_000_000), _rfc3339(0)
+    ('1970-01-01T00:00:01.5Z', '1970-01-01T00:00:00Z')
     """
     seconds, fraction = divmod(nanoseconds, 10**9)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09}Z"
+    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{f'.{fraction:09}'.rstrip('.0')}Z"

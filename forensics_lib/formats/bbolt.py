@@ -28,6 +28,8 @@ _MAX_FAULTS = 1000
 class Bolt:
     """One database file.
 
+    Not supported: files of BoltDB's version 1 (before 2014), and single pages of more than 64 MiB.
+
     Attributes:
         metas: the meta pages that were found: the valid ones first, the newest first.
         meta: the one whose transaction is read.
@@ -62,13 +64,14 @@ class Bolt:
         return self._other.root
 
     def stale(self) -> Iterator[Record]:
-        """Deleted and overwritten records: what only the pages hold that the database does not reach.
+        """Deleted and overwritten records: what only those pages hold that the database does not reach.
 
-        First what the other meta page reaches, then all other pages by number. A record that the database still holds
-        in the same bucket is left out, and so are repetitions.
+        First comes what the other meta page reaches, then all other pages by number, last the keys that only a branch
+        page still names (no value, not complete). Repetitions are left out, and what the database still holds in the
+        same bucket. Paths in `State.STALE` are inferred, see `bbolt_places`.
         """
         other = self._other.root if self._other else None
-        return stale_records(self._pages, bytearray(self._tree.reached), self.root, other)
+        return stale_records(self._pages, bytearray(self._tree.reached), self.root, other, self._report_page)
 
     def _choose(self) -> tuple[_Tree, _Tree | None]:
         """The tree to read and the other one."""
@@ -98,6 +101,9 @@ class Bolt:
         for fault in (*self._tree.faults, *self._tree.freelist_faults):
             self._add(fault)
 
+    def _report_page(self, error: DamagedData, number: int) -> None:
+        self.problems.add(self._pages.origin(number), error)
+
     def _add(self, fault: DamagedData) -> None:
         self.problems.add(fault.origin or self._pages.source.origin, fault)
 
@@ -124,6 +130,11 @@ class Bucket:
     def __repr__(self) -> str:
         """Path and place."""
         return f"Bucket({b'/'.join(self.path)!r}, {'inline' if isinstance(self._root, Page) else f'page {self._root}'})"
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing was found to be wrong with the tree that it is part of."""
+        return not self._tree.faults
 
     def keys(self) -> Iterator[bytes]:
         """The keys of its values."""
@@ -201,7 +212,7 @@ class Bucket:
 
     def _find(self, key: bytes) -> tuple[Page, Element] | None:
         """The entry of a key: by way of the branches in a sound tree, else by reading page after page."""
-        if self._tree.faults:
+        if not self.is_sound:
             entries = ((page, e) for page in self._leaves(self._tree.walk()) for e in page.elements)
             return next(((page, element) for page, element in entries if element.key == key), None)
         page = self._root if isinstance(self._root, Page) else self._tree.pages.page(self._root)
@@ -251,8 +262,10 @@ class Walk:
 
     def fault(self, error: DamagedData | str, number: int, offset: int | None = None) -> None:
         """Note what is wrong with a page, or with an element at a byte offset of the file."""
-        if len(self.faults) < _MAX_FAULTS:
-            kind = DamagedData if isinstance(error, str) else type(error)
+        kind = DamagedData if isinstance(error, str) else type(error)
+        if len(self.faults) == _MAX_FAULTS:
+            kind, error = LimitExceeded, f"more than {_MAX_FAULTS} faults; no more are listed"
+        if len(self.faults) <= _MAX_FAULTS:
             self.faults.append(kind(str(error), origin=self.pages.origin(number, offset), offset=offset))
 
     def _visit(self, number: int, depth: int) -> Page | None:

@@ -20,13 +20,13 @@ from forensics_lib.formats.bbolt_meta import find_metas
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import Source
 
-__all__ = ["MAX_DEPTH", "Element", "Page", "Pages", "Record", "State"]
+__all__ = ["BRANCH", "FREELIST", "LEAF", "MAX_DEPTH", "Element", "Page", "Pages", "Record", "State"]
 
 MAX_DEPTH = 32
 """Of nested buckets, and of the branch pages of one; containerd nests seven."""
 
 _NATIVE = "<" if sys.byteorder == "little" else ">"
-_BRANCH, _LEAF, _FREELIST = 0x01, 0x02, 0x10
+BRANCH, LEAF, FREELIST = 0x01, 0x02, 0x10
 _HEADER = 16
 _ELEMENT = 16
 _BUCKET_FLAG = 0x01
@@ -106,11 +106,11 @@ class Page:
             DamagedData: this is no branch or leaf page.
         """
         _, flags, count, _ = _header(data, order)
-        if flags not in (_BRANCH, _LEAF):
+        if flags not in (BRANCH, LEAF):
             raise DamagedData(f"neither a branch nor a leaf page (flags 0x{flags:x})")
         self.number = number
         self.span = span
-        self.is_leaf = flags == _LEAF
+        self.is_leaf = flags == LEAF
         self.elements, self.faults = self._decode(data, order, count, base)
         room = self._room(data, order)
         if count and room != count:
@@ -128,32 +128,33 @@ class Page:
         """Number of elements between the header and the data of the first one; writers leave no gap."""
         if len(data) < _HEADER + _ELEMENT:
             return 0
-        return next(_rows(data[_HEADER : _HEADER + _ELEMENT], order, self.is_leaf)).position // _ELEMENT
+        return next(_rows(data[_HEADER : _HEADER + _ELEMENT], order, self.is_leaf))[1] // _ELEMENT
 
     def _decode(self, data: bytes, order: str, count: int, base: int) -> tuple[list[Element], list[str]]:
         elements: list[Element] = []
         faults: list[str] = []
         start = min(_HEADER + _ELEMENT * count, len(data) - len(data) % _ELEMENT)
-        used, previous = start, b""
-        for index, row in enumerate(_rows(data[_HEADER:start], order, self.is_leaf)):
-            begin = _HEADER + _ELEMENT * index + row.position
-            middle = begin + row.key_size
-            end = min(middle + row.value_size, len(data))
-            if not start <= begin < middle <= len(data) or used + end - begin > len(data):
+        used, previous, size = start, b"", len(data)
+        for index, (flags, position, key_size, value_size, child) in enumerate(
+            _rows(data[_HEADER:start], order, self.is_leaf)
+        ):
+            begin = _HEADER + _ELEMENT * index + position
+            middle = begin + key_size
+            end = min(middle + value_size, size)
+            if not start <= begin < middle <= size or used + end - begin > size:
                 faults.append(f"element {index} lies outside the data of the page")
                 continue
             used += end - begin
             key = data[begin:middle]
-            complete = end == middle + row.value_size
+            complete = end == middle + value_size
             if not complete:
                 faults.append(f"the value of element {index} ends beyond the page")
             if key <= previous:
                 faults.append(f"the key of element {index} is out of order")
-            if row.flags & ~_BUCKET_FLAG:
-                faults.append(f"element {index} has unknown flags 0x{row.flags:x}")
+            if flags & ~_BUCKET_FLAG:
+                faults.append(f"element {index} has unknown flags 0x{flags:x}")
             previous = key
-            is_bucket = bool(row.flags & _BUCKET_FLAG)
-            elements.append(Element(key, data[middle:end], row.child, is_bucket, complete, base + begin))
+            elements.append(Element(key, data[middle:end], child, flags & _BUCKET_FLAG != 0, complete, base + begin))
         return elements, faults[:_MAX_FAULTS]
 
 
@@ -239,13 +240,14 @@ class Pages:
         origin = self.origin(page.number, element.offset)
         return Record(path, element.key, value, state, page.number, rooted, element.complete, origin)
 
-    def is_head(self, number: int) -> bool:
-        """Whether a branch, leaf or freelist page begins here: it knows its own number and has one of their flags."""
-        try:
-            own, flags, _, _ = self._head(number)
-        except DamagedData:
-            return False
-        return own == number and flags in (_BRANCH, _LEAF, _FREELIST)
+    def kind(self, number: int) -> int:
+        """BRANCH, LEAF or FREELIST, if such a page begins here and knows its own number; else 0.
+
+        Raises:
+            DamagedData: it cannot be read.
+        """
+        own, flags, _, _ = self._head(number)
+        return flags if own == number and flags in (BRANCH, LEAF, FREELIST) else 0
 
     def free_pages(self, number: int) -> tuple[int, array[int]]:
         """(pages taken up, numbers of the free pages) of a freelist page.
@@ -254,7 +256,7 @@ class Pages:
             DamagedData: this is no freelist page, or it is cut.
         """
         own, flags, count, overflow = self._head(number)
-        if own != number or flags != _FREELIST:
+        if own != number or flags != FREELIST:
             raise DamagedData("no freelist page")
         span = self._clamp(number, overflow)
         data = self._bytes(number, span)[_HEADER:]
@@ -275,7 +277,7 @@ class Pages:
             raise DamagedData(f"the page says that it is page {own}")
         span = min(self._clamp(number, overflow), limit)
         if span > 1:
-            span = min(span, self._needed(number, span, count, flags == _LEAF))
+            span = min(span, self._needed(number, span, count, flags == LEAF))
         data = self._bytes(number, span)
         page = Page(data, self.order, number=number, span=span, base=number * self.size)
         if len(data) < span * self.size:
@@ -288,7 +290,7 @@ class Pages:
         table = table[: _HEADER + _ELEMENT * count]
         end = len(table)
         for index, row in enumerate(_rows(table[_HEADER : len(table) - len(table) % _ELEMENT], self.order, leaf)):
-            end = max(end, _HEADER + _ELEMENT * index + row.position + row.key_size + row.value_size)
+            end = max(end, _HEADER + _ELEMENT * index + sum(row[1:4]))
         return self._round(end)
 
     def _round(self, size: int) -> int:
@@ -306,23 +308,11 @@ class Pages:
         return self.source.read_at(number * self.size, span * self.size)
 
 
-class _Row(NamedTuple):
-    """One row of the element table of a page, as stored."""
-
-    flags: int
-    position: int
-    key_size: int
-    value_size: int
-    child: int
-
-
-def _rows(table: bytes, order: str, leaf: bool) -> Iterator[_Row]:
+def _rows(table: bytes, order: str, leaf: bool) -> Iterator[tuple[int, int, int, int, int]]:
+    """(flags, position, key size, value size, child page) of each element, as stored."""
     if leaf:
-        for flags, position, key_size, value_size in struct.iter_unpack(order + "IIII", table):
-            yield _Row(flags, position, key_size, value_size, 0)
-    else:
-        for position, key_size, child in struct.iter_unpack(order + "IIQ", table):
-            yield _Row(0, position, key_size, 0, child)
+        return ((*row, 0) for row in struct.iter_unpack(order + "IIII", table))
+    return ((0, position, size, 0, child) for position, size, child in struct.iter_unpack(order + "IIQ", table))
 
 
 def _header(data: bytes, order: str) -> tuple[int, int, int, int]:

@@ -101,16 +101,18 @@ class Places:
         self._outside: dict[int, list[_Branch]] = defaultdict(list)  # by child that is no stale page
         self._shared: dict[int, list[Place]] = defaultdict(list)  # by hash of a value, or of the key of a bucket
         self._held: set[int] = set()  # hashes of (place, hash of key)
-        self._read(stale)
-        self._link(stale)
+        self._link(stale, self._read(stale))
         if self._entries:
             self._compare_with(known)
             self._settle()
             self._name_the_rest()
 
-    def _read(self, stale: StalePages) -> None:
+    def _read(self, stale: StalePages) -> dict[int, tuple[bytes, bytes] | None]:
+        """Take in the entries; first and last key of each page."""
+        ends = {}
         budget = _MAX_ENTRIES
         for page in stale:
+            ends[page.number] = _ends(page)
             self._entries[page.number] = []
             self._lengths[page.number] = _lengths(page.elements)
             if not page.is_leaf:
@@ -122,9 +124,9 @@ class Places:
             if len(page.elements) <= budget:
                 budget -= len(page.elements)
                 self._entries[page.number] = [self._entry(element) for element in page.elements]
+        return ends
 
-    def _link(self, stale: StalePages) -> None:
-        ends = {page.number: _ends(page) for page in stale}
+    def _link(self, stale: StalePages, ends: dict[int, tuple[bytes, bytes] | None]) -> None:
         for page in stale:
             for element, following in zip_longest(page.elements, page.elements[1:]):
                 if page.is_leaf:

@@ -128,9 +128,9 @@ class ExtGeometry:
         (self.journal_inode,) = struct.unpack_from("<I", data, 224)
         if log_size > 6 or not self._inodes_per_group or not self._blocks_per_group:
             raise DamagedData("ext superblock with impossible geometry", origin=source.origin, offset=_SUPERBLOCK)
-        self.block_size = 1024 << log_size
+        self.block_size: int = 1024 << log_size
         self.block_count = blocks | (struct.unpack_from("<I", data, 336)[0] << 32 if self.incompat & _64BIT else 0)
-        self.inode_size = inode_size if revision and inode_size >= _GOOD_OLD_SIZE else _GOOD_OLD_SIZE
+        self.inode_size: int = inode_size if revision and inode_size >= _GOOD_OLD_SIZE else _GOOD_OLD_SIZE
         if self.inode_size > self.block_size:
             raise DamagedData("ext inodes larger than blocks", origin=source.origin, offset=_SUPERBLOCK)
         self._descriptor_size = max(32, descriptor_size) if self.incompat & _64BIT else 32
@@ -155,10 +155,10 @@ class ExtGeometry:
             data = self._source.read_at(self._descriptors + group * self._descriptor_size, self._descriptor_size)
             if len(data) < self._descriptor_size:
                 raise DamagedData(f"group {group} has no descriptor", origin=self._source.origin)
-            table = int(struct.unpack_from("<I", data, 8)[0])
+            low, high = struct.unpack_from("<I", data, 8)[0], 0
             if self._descriptor_size >= 64:
-                table |= struct.unpack_from("<I", data, 40)[0] << 32
-            self._tables[group] = table
+                high = struct.unpack_from("<I", data, 40)[0]
+            table = self._tables[group] = int(high << 32 | low)
         return table * self.block_size + index * self.inode_size
 
     def inode(self, number: int) -> ExtInode:
@@ -183,7 +183,7 @@ class ExtGeometry:
             if extra < field + 4 - _GOOD_OLD_SIZE:
                 return signed * 10**9
             (more,) = struct.unpack_from("<I", data, field)
-            return (signed + ((more & _EPOCH_BITS) << 32)) * 10**9 + (more >> 2)
+            return int((signed + ((more & _EPOCH_BITS) << 32)) * 10**9 + (more >> 2))
 
         btime = nanoseconds(struct.unpack_from("<I", data, 144)[0], 148) if extra >= 24 else None
         return ExtInode(

@@ -102,9 +102,9 @@ class Journal:
                 break
             if here == position:
                 break
-        for block in found:
-            if revoked.get(block.block, -1) < block.sequence:
-                self.blocks[block.block] = block
+        for one in found:
+            if revoked.get(one.block, -1) < one.sequence:
+                self.blocks[one.block] = one
 
     def _after(self, position: int) -> int:
         return position + 1 if position + 1 < self._length else self._first

@@ -176,7 +176,7 @@ class TarEntry:
         header = self.header
         if self._faults or not _PLAIN_NUMBERS.fullmatch(header, 100, 148) or header[508:512] == b"tar\0":
             return None
-        if header[345] and header[257:263] == b"ustar ":
+        if header[345:369] != _NO_TIMES and header[257:263] == b"ustar ":
             return None
         raw_name = self.raw_name
         if b"\0" in raw_name or (raw_name[-1:] == b"/" and self.typeflag != "5"):
@@ -295,6 +295,7 @@ class TarDecoder:
         recognised: whether there is anything of a tar archive: a valid header or an end-of-archive marker.
         ended: whether an end-of-archive marker (two zero blocks) was seen.
         trailing: bytes after that marker that are neither zero nor part of a further archive.
+        after_end: members of further archives after that marker.
     """
 
     def __init__(
@@ -309,6 +310,7 @@ class TarDecoder:
         self.recognised = False
         self.ended = False
         self.trailing = 0
+        self.after_end = 0
 
     def __iter__(self) -> Iterator[TarEntry]:
         """The members.
@@ -358,6 +360,7 @@ class TarDecoder:
             else:
                 entry = self._member(block, offset, pending, globals_)
             if entry is not None:
+                self.after_end += self.ended
                 count += 1
                 if count > self._max_entries:
                     raise LimitExceeded(f"more than {self._max_entries} members", origin=self._origin, offset=offset)
@@ -552,6 +555,7 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+_NO_TIMES = bytes(24)
 _TIMES = frozenset([b"mtime", b"atime", b"ctime"])
 _HARMLESS = frozenset([b"path", b"linkpath", b"size", b"uname", b"gname", b"comment", b"charset", b"hdrcharset"])
 _OCTAL = re.compile(rb"[ \0]*(-?[0-7]*)[ \0]*(?:\0.*)?", re.DOTALL)

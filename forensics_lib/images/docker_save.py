@@ -79,7 +79,9 @@ class ImageArchive:
                 self._file.write(chunk)
                 digest.update(chunk)
             if left:
-                raise DamagedData(f"the layer has {'fewer' if left > 0 else 'more'} than the {size} bytes it should have")
+                raise DamagedData(
+                    f"the layer has {'fewer' if left > 0 else 'more'} than the {size} bytes it should have"
+                )
         except ForensicsError:
             self._cut(start)
             raise

@@ -39,7 +39,7 @@ def diff(old: Tree, new: Tree) -> Iterator[Change]:
     Returns:
         The changes in byte order of their paths.
     """
-    return _in_order(_shown(_pairs(old, new)))
+    return _in_order(_listed(_pairs(old, new)))
 
 
 def hidden_changes(old: Tree, new: Tree, *, problems: ProblemLog | None = None) -> Iterator[Change]:
@@ -58,14 +58,15 @@ def hidden_changes(old: Tree, new: Tree, *, problems: ProblemLog | None = None) 
 
     Returns:
         Rows of kind CHANGED in byte order of their paths, both versions readable. `what` holds ``content``, ``xattrs``,
-        ``target``, ``mtime``, ``atime``, ``ctime``, ``btime``; of the root ``mode`` and ``owner`` too. A time counts only where both trees record it, and the
-        last three only between merged trees: a full copy has its own everywhere.
+        ``target``, ``mtime``, ``atime``, ``ctime``, ``btime``; of the root ``mode`` and ``owner`` too. A time counts
+        only where both trees record it, and the last three only between merged trees: a full copy has its own
+        everywhere.
 
     Raises:
         ForensicsError: content cannot be read, and no `problems` was given.
     """
     pairs = _pairs(old, new)
-    listed = _shown(pairs)
+    listed = _listed(pairs)
     merged = isinstance(old, UnionTree) and isinstance(new, UnionTree)
     hidden: dict[str, Change] = {}
     for path, (before, after) in pairs.items():
@@ -108,7 +109,7 @@ def _pairs(old: Tree, new: Tree) -> dict[str, _Pair]:
     return pairs
 
 
-def _shown(pairs: dict[str, _Pair]) -> dict[str, Change]:
+def _listed(pairs: dict[str, _Pair]) -> dict[str, Change]:
     """The rows of `docker diff`."""
     changes: dict[str, Change] = {}
     for path, (before, after) in pairs.items():

@@ -40,10 +40,20 @@ class Inline(Executor):
 def system_hashes(archive: Path, folder: Path) -> dict[str, str]:
     """sha256 of every regular file by path, from GNU tar's extraction."""
     folder.mkdir()
-    extract = ["tar", "--no-same-owner", "--warning=no-timestamp", "-xf", str(archive), "-C", str(folder)]
+    extract = [
+        "tar",
+        "--no-same-owner",
+        "--delay-directory-restore",
+        "--warning=no-timestamp",
+        "-xf",
+        str(archive),
+        "-C",
+        str(folder),
+    ]
     done = subprocess.run(extract, capture_output=True, check=False)
     faults = [line for line in done.stderr.decode().splitlines() if "mknod" not in line and "Exiting" not in line]
     assert faults == []  # only root may make device nodes
+    subprocess.run(["chmod", "-R", "u+rwX", folder], check=True)
     names = sorted(os.fsencode(path) for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     found = {}
     for start in range(0, len(names), 100):

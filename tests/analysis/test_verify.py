@@ -296,3 +296,15 @@ def test_checks_say_where_the_bytes_are(tmp_path: Path) -> None:
             assert str(check.origin).startswith("evidence.tar")
         (entry,) = [entry for entry in evidence.custody.entries if entry.action == "verify"]
         assert json.loads(entry.details)["failed"] == 0
+
+
+def test_members_after_the_end_marker_fail_the_check(tmp_path: Path) -> None:
+    first = TarMaker().file("seen", b"1").end()
+    hidden = TarMaker().file("unseen", b"2").end()
+    layer = first + hidden
+    path = write_folder(oci_layout(Recipe(layers=[layer], compression="gzip")), tmp_path / "layout")
+    with fl.open(path) as ev:
+        failed = [check for check in ev.verify() if not check.ok]
+        assert [check.actual for check in failed] == ["end-of-archive marker, then 1 more members"]
+        assert {row.path for row in ev.hashes(kinds={"file"})} == {"/seen", "/unseen"}
+        assert "/unseen" not in ev.images[0].tree()

@@ -168,6 +168,28 @@ def test_a_gnu_header_holds_times_where_ustar_has_its_prefix() -> None:
     assert one(TarMaker("gnu").file("a").end()).atime_ns is None
 
 
+def test_gnu_times_that_stand_alone_or_begin_with_nul() -> None:
+    entry = one(TarMaker("gnu").file("a", ctime=7).end())
+    assert (entry.atime_ns, entry.ctime_ns, entry.plain_metadata()) == (None, 7 * SECOND, None)
+    entry = one(TarMaker("gnu").file("a", atime=b"\0" * 5 + b"17").end())
+    assert (entry.atime_ns, entry.ctime_ns, entry.plain_metadata()) == (15 * SECOND, None, None)
+
+
+def test_the_short_way_to_plain_metadata() -> None:
+    """`by_position` and `streamed` hold it against the long way for every member of every test."""
+    plain = one(TarMaker("pax").file("a", mode=0o640, uid=1, gid=2, mtime="5.5").end())
+    assert plain.plain_metadata() == (0o640, 1, 2, 5_500_000_000, None, None)
+    for entry in (
+        one(TarMaker("pax").file("a", uid=1 << 40).end()),
+        one(TarMaker("pax").file("a", xattrs={"user.k": b"v"}).end()),
+        one(TarMaker("star").file("a").end()),
+        one(TarMaker().file("a/").end()),
+        one(TarMaker().file("a", mode=b"   644 \0").end()),
+        one(bytes(512) + TarMaker().file("a").end()),
+    ):
+        assert entry.plain_metadata() is None
+
+
 @pytest.mark.parametrize("prefix", [b"a" * 90, b"12345671234567/usr", b"123456712345/x/yz"])
 def test_the_prefix_that_an_old_go_writer_left_in_gnu_headers(prefix: bytes) -> None:
     entry = one(TarMaker("gnu").file("foo", extra={345: prefix}).end())

@@ -95,6 +95,21 @@ def test_a_document() -> None:
     assert "d.json" in str(document.origin)
 
 
+def test_origins_name_each_place_once(tmp_path: Path) -> None:
+    folder = write_folder(
+        {"manifest.json": b"{}", f"blobs/sha256/{digest_of(LAYER_TAR)[7:]}": LAYER_TAR}, tmp_path / "x"
+    )
+    problems = ProblemLog(strict=True)
+    store = ImageStore(DirectoryTree(folder, problems), problems, fl.Limits(), SpoolPool(1))
+    document = store.document("/manifest.json")
+    assert document is not None
+    assert str(document.origin) == "x > manifest.json"
+    assert str(store.layer("", named(LAYER_TAR)).origin) == f"x > blobs/sha256/{digest_of(LAYER_TAR)[7:]}"
+    packed = store_of({"manifest.json": b"{}"}).document("/manifest.json")
+    assert packed is not None
+    assert str(packed.origin) == "evidence.tar > tar header @0 > manifest.json"
+
+
 @pytest.mark.parametrize(
     ("files", "error"),
     [

@@ -53,7 +53,7 @@ def facts(place: Path) -> dict[str, Any]:
         "mode": stat.S_IMODE(status.st_mode),
         "owner": [status.st_uid, status.st_gid],
         "mtime": status.st_mtime_ns,
-        "target": os.readlink(place) if kind == "symlink" else None,
+        "target": str(place.readlink()) if kind == "symlink" else None,
         "rdev": status.st_rdev,
         "xattrs": {
             name: os.getxattr(place, name, follow_symlinks=False).hex()
@@ -83,7 +83,7 @@ def snapshot(root: Path) -> dict[str, Any]:
 
 def paths(root: Path) -> tuple[list[Path], list[Path]]:
     """Directories and all else below a folder."""
-    directories, others = [root], []
+    directories, others = [root], list[Path]()
     for here, names, files in os.walk(root):
         for name in names + files:
             place = Path(here, name)
@@ -103,22 +103,22 @@ def work(root: Path, chance: random.Random, steps: int) -> None:
     for step in range(steps):
         directories, others = paths(root)
         where = chance.choice(directories)
-        new = where / chance.choice(["a", "b", "c", "d", "e", f"n{step}"])
+        new = where / chance.choice(["a", "b", "c", "x", "z", f"n{step}", f"m{step}"])
         old = chance.choice(others) if others else new
         folder = chance.choice(directories)
         with contextlib.suppress(OSError):
-            match chance.randrange(18):
-                case 0 | 1:
+            match chance.randrange(24):
+                case 0 | 1 | 18 | 19 | 20:
                     write(new, b"%d" % step, os.O_CREAT | os.O_TRUNC)
                 case 2:
                     write(old, b"+%d" % step, os.O_APPEND)
                 case 3 | 4:
                     old.unlink()
-                case 5 if folder != root:
+                case 5 if folder.parent not in (root, root.parent):
                     shutil.rmtree(folder)
-                case 6:
+                case 6 | 21 | 22 | 23:
                     new.mkdir(mode=0o750)
-                case 7 if folder != root:
+                case 7 if folder.parent not in (root, root.parent):
                     shutil.rmtree(folder)
                     folder.mkdir()
                     (folder / "again").write_bytes(b"again")
@@ -145,21 +145,22 @@ def work(root: Path, chance: random.Random, steps: int) -> None:
 def job_work(options: str, seed: int) -> dict[str, Any]:
     chance = random.Random(seed)
     lower = Path("lower")
-    for index in range(3):
-        for depth in ("", "x", "x/y", "z"):
-            place = lower / "abc"[index] / depth
+    for index, top in enumerate("abcde"):
+        for depth in ("", "x", "x/y", "z", "z/v/w"):
+            place = lower / top / depth
             place.mkdir(parents=True, exist_ok=True)
-            (place / f"f{index}").write_bytes(b"%d" % index * (index + 1))
-    (lower / "link").symlink_to("a/f0")
-    (lower / "hard").hardlink_to(lower / "a/f0")
-    (lower / "a/.wh.f0").write_bytes(b"an ordinary name")
+            for name in ("f", "a", top):
+                (place / name).write_bytes(b"%d" % index * (index + 1))
+    (lower / "link").symlink_to("a/f")
+    (lower / "hard").hardlink_to(lower / "a/f")
+    (lower / "a/.wh.f").write_bytes(b"an ordinary name")
     below = "lower"
     for number in (1, 2):
         Path(f"upper{number}").mkdir()
         Path(f"work{number}").mkdir()
         layers = f"lowerdir={below},upperdir=upper{number},workdir=work{number},{options}"
         with mounted(layers) as root:
-            work(root, chance, 60)
+            work(root, chance, 100)
         below = f"upper{number}:{below}"
     with mounted(layers) as root:
         return snapshot(root)
@@ -222,8 +223,14 @@ def probe() -> dict[str, Any]:
 def main(job: str, folder: str, options: str = "", seed: str = "0") -> None:
     Path(folder).mkdir(exist_ok=True)
     os.chdir(folder)
-    rows = {"probe": probe, "work": lambda: job_work(options, int(seed)), "layers": lambda: job_layers(options, int(seed))}
-    json.dump(rows[job](), sys.stdout)
+    match job:
+        case "work":
+            rows = job_work(options, int(seed))
+        case "layers":
+            rows = job_layers(options, int(seed))
+        case _:
+            rows = probe()
+    json.dump(rows, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hypothesis import strategies as st
+
 from forensics_lib.errors import DamagedData
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource, Source
@@ -14,6 +16,13 @@ from forensics_lib.trees.index import IndexTree
 from forensics_lib.trees.overlay import Marks, OverlayTree
 
 MTIME = 1_700_000_000_000_000_000
+
+OPAQUE = {"trusted.overlay.opaque": b"y"}
+METACOPY = {"trusted.overlay.metacopy": b""}
+
+
+def redirect(path: str, **more: bytes) -> dict[str, bytes]:
+    return {"trusted.overlay.redirect": path.encode()} | {f"trusted.overlay.{name}": v for name, v in more.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,3 +114,31 @@ def shown(merged: Tree) -> dict[str, bytes | str]:
         except DamagedData:
             found[node.path] = "unreadable"
     return found
+
+
+# Random layers; names are few, so that layers meet
+
+NAMES = st.sampled_from("abc")
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(lambda names: "/" + "/".join(names))
+REDIRECTS = st.none() | NAMES | PATHS
+
+
+@st.composite
+def entries(draw: st.DrawFn) -> Entry:
+    kind = draw(st.sampled_from(["file", "file", "dir", "dir", "opaque", "marked", "gone", "empty", "meta"]))
+    xattrs = {}
+    if (to := draw(REDIRECTS)) is not None and kind in ("dir", "opaque", "meta"):
+        xattrs = redirect(to)
+    if kind == "file":
+        return file(draw(st.sampled_from([b"1", b"2", b"3"])))
+    if kind == "gone":
+        return whiteout()
+    if kind == "empty":
+        return file(b"", {"trusted.overlay.whiteout": b""})
+    if kind == "meta":
+        return file(b"\0", METACOPY | xattrs)
+    mark = {"opaque": b"y", "marked": b"x"}.get(kind)
+    return folder(xattrs if mark is None else {**xattrs, "trusted.overlay.opaque": mark}, mode=draw(st.just(0o700)))
+
+
+LAYERS = st.lists(st.dictionaries(PATHS, entries(), max_size=8), min_size=1, max_size=4)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from forensics_lib.engines.container import Container
 from forensics_lib.engines.docker.buildcache import BuildCache
@@ -37,6 +38,10 @@ from forensics_lib.trees.base import NodeKind, Tree, join
 from forensics_lib.trees.changes import diff, hidden_changes
 from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.layered import Change
+from forensics_lib.trees.outlet import Outlet
+
+if TYPE_CHECKING:
+    from forensics_lib.engines.save import Saving
 
 __all__ = ["DockerRoot"]
 
@@ -48,13 +53,16 @@ class DockerRoot:
     """Answers for one data root; each store is read when it is first asked for.
 
     Attributes:
+        reader: reads the evidence's tree.
         root: where the data root lies.
+        outlet: the way for copies out of the evidence.
     """
 
-    def __init__(self, reader: DocumentReader, root: DataRoot, limits: Limits) -> None:
+    def __init__(self, reader: DocumentReader, root: DataRoot, limits: Limits, outlet: Outlet) -> None:
         """Nothing is read yet."""
         self.reader = reader
         self.root = root
+        self.outlet = outlet
         self._limits = limits
         self._layer_dbs: dict[str, LayerDb] = {}
         self._drivers: dict[str, GraphDriver] = {}
@@ -310,6 +318,33 @@ class _Backend:
 
     def findings(self) -> Iterator[Finding]:
         yield from findings_of(self._record.parts, self._record.config_origin, self._record.host_origin)
+
+    @property
+    def outlet(self) -> Outlet:
+        return self._docker.outlet
+
+    def mount(self, destination: str) -> Tree:
+        from forensics_lib.engines.docker.mounts import mount_tree
+
+        return mount_tree(self._docker, self._record, destination)
+
+    def sizes(self) -> tuple[int | None, int | None]:
+        from forensics_lib.engines.docker.sizes import root_size, written_size
+
+        docker = self._docker
+        try:
+            mount = self._mount()
+            driver = docker.driver(self._record.parts.storage_driver)
+            written = written_size(driver, mount, self.base, self.tree)
+            return written, root_size(docker.layer_db(driver.name), mount, written)
+        except ForensicsError as error:
+            docker.reader.problems.add(self._record.config_origin, error)
+            return None, None
+
+    def saving(self) -> Saving:
+        from forensics_lib.engines.docker.save import saving_of
+
+        return saving_of(self._docker, self._record, self._mount(), self.base, self.tree, self._docker._limits)
 
     def _log_path(self) -> str:
         """Where the log lies when the record does not say so, as the daemon finds out when it is asked for it."""

@@ -1,4 +1,4 @@
-"""What goes into the image archive of a Docker container, and how large ``docker ps --size`` says it is."""
+"""What goes into the image archive of a Docker container."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from forensics_lib.engines.docker.containers import ContainerRecord
+from forensics_lib.engines.docker.departures import departures
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord, MountRecord
@@ -14,6 +15,7 @@ from forensics_lib.engines.save import ImageLayer, Saving
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.formats.tar_split import Segment
+from forensics_lib.images.image import Image
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import Tree
 
@@ -33,15 +35,17 @@ def saving_of(
     The layers are those that its writable layer lies on, so they are found even when the image was removed under it.
     """
     parts = record.parts
-    image = next((one.config.raw for one in docker.images if one.id == parts.image_id), None)
+    image = next((one for one in docker.images if one.id == parts.image_id), None)
     times = (parts.created_ns, parts.started_ns, parts.finished_ns)
+    config = record.config.object("Config")
     return Saving(
         container_id=record.id,
         command=(parts.path, *parts.args) if parts.path else parts.args,
         changed_ns=max((time for time in times if time is not None), default=None),
-        config=record.config.object("Config"),
-        image=_platform(record.config) if image is None else image,
-        layers=partial(_layers, docker, parts.storage_driver, mount, limits),
+        config=config if config.raw or image is None else image.config.raw.object("config"),
+        platform=_platform(record.config) if image is None else image.config.raw,
+        history=() if image is None else image.config.history,
+        layers=partial(_layers, docker, parts.storage_driver, mount, image, limits),
         base=base,
         tree=tree,
         origin=record.config_origin,
@@ -55,34 +59,47 @@ def _platform(config: JsonObject) -> JsonObject:
     return JsonObject({**platform.raw, "architecture": platform.text("architecture"), "os": system})
 
 
-def _layers(docker: DockerRoot, driver_name: str, mount: MountRecord, limits: Limits) -> list[ImageLayer]:
+def _layers(
+    docker: DockerRoot, driver_name: str, mount: MountRecord, image: Image | None, limits: Limits
+) -> list[ImageLayer]:
     """The layers below a container, base first.
 
     Raises:
         DamagedData: one is not recorded.
     """
     driver = docker.driver(driver_name)
+    if not mount.parent and image is not None:  # an image without layers, or of Docker before 1.10
+        return [ImageLayer(one.diff_id or "", None, partial(image.tree, one.index + 1)) for one in image.layers]
     chain = docker.layer_db(driver_name).chain(mount.parent)
-    if mount.parent and (not chain or chain[-1].parent):
-        missing = chain[-1].parent if chain else mount.parent
-        raise DamagedData(f"the layers below it end at {missing}, which is not recorded", origin=mount.origin)
+    missing = chain[-1].parent if chain else mount.parent or "its image"
+    if missing:
+        raise DamagedData(f"{missing} is not in the evidence", origin=mount.origin)
     return [
-        ImageLayer(
-            layer.diff_id, partial(_archive, docker, driver, layer, limits), partial(driver.tree, layer.cache_id)
-        )
-        for layer in reversed(chain)
+        ImageLayer(one.diff_id, partial(_archive, docker, driver, one, limits), partial(driver.tree, one.cache_id))
+        for one in reversed(chain)
     ]
 
 
-def _archive(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits) -> tuple[int, Iterator[bytes]]:
+def _archive(
+    docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits
+) -> tuple[int, Iterator[bytes]]:
     """The size of a layer's archive, and the archive.
 
     Raises:
-        ForensicsError: it cannot be put together.
+        ForensicsError: it cannot be put together, or its directory has files that are not in it and would be lost.
     """
-    size = 0
+    size, differing = 0, []
     for entry in split_entries(docker, layer, limits):
         size += len(entry.data) if isinstance(entry, Segment) else entry.size
+    for departure in departures(docker, driver, layer, limits):
+        if "added" in departure.what:
+            message = f"{departure.node.path} was put into its directory and is not of its archive"
+            raise DamagedData(message, origin=departure.node.origin)
+        differing.append(departure)
+    if differing:
+        names = ", ".join(f"{one.node.path} ({', '.join(one.what)})" for one in differing[:5])
+        message = f"layer {layer.diff_id} is saved as it was; {len(differing)} of its files are different now: {names}"
+        docker.reader.problems.add(layer.origin, message)
     return size, _pieces(docker, driver, layer, limits)
 
 

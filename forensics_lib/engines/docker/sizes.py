@@ -1,0 +1,50 @@
+"""How large a container is, as ``docker ps --size`` shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from forensics_lib.engines.docker.drivers import GraphDriver
+from forensics_lib.engines.docker.layerdb import LayerDb, MountRecord
+from forensics_lib.trees.base import Node, NodeKind, Tree, byte_order
+from forensics_lib.trees.changes import diff
+
+__all__ = ["root_size", "written_size"]
+
+_COUNTED_AS_STORED = frozenset(["overlay2", "aufs"])
+
+
+def written_size(driver: GraphDriver, mount: MountRecord, base: Callable[[], Tree], tree: Callable[[], Tree]) -> int:
+    """``SizeRw``: bytes of what the container wrote, hard-linked files once, directories and deletions not.
+
+    overlay2 and aufs count all that their upper directory holds, the other drivers what ``docker diff`` lists (moby
+    ``pkg/directory`` and go-archive ``ChangesSize``).
+
+    Raises:
+        ForensicsError: the files cannot be reached.
+    """
+    if driver.name in _COUNTED_AS_STORED:
+        return _bytes_of(driver.alone(mount.mount_id).walk())
+    return _bytes_of(change.node for change in diff(base(), tree()) if change.node is not None)
+
+
+def root_size(layers: LayerDb, mount: MountRecord, written: int) -> int | None:
+    """``SizeRootFs``: these bytes and those of the image's layers as recorded; None where that is not recorded."""
+    if mount.container_id not in layers.mounts:
+        return None  # Docker before 1.10
+    chain = layers.chain(mount.parent)
+    sizes = [record.size for record in chain]
+    if None in sizes or (mount.parent and (not chain or chain[-1].parent)):
+        return None
+    return sum(size or 0 for size in sizes) + written if chain else 0
+
+
+def _bytes_of(nodes: Iterable[Node]) -> int:
+    total, seen = 0, set[int]()
+    for node in nodes:
+        if node.kind is NodeKind.DIR or node.inode in seen:
+            continue
+        if node.nlink > 1 and node.inode:
+            seen.add(node.inode)
+        total += node.size if node.target is None else len(byte_order(node.target))
+    return total
