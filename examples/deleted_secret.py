@@ -26,7 +26,7 @@ def main(archive: Path, path: str | None) -> None:
             path = hidden[0].path
         print(f"\nversions of {path}:")
         for version in image.versions(path):
-            made_by = steps.get(image.layers[version.layer].diff_id, "an unknown step")
+            made_by = steps.get(image.layers[version.layer].diff_id or "", "an unknown step")
             print(f"  layer {version.layer} {version.kind}  {version.sha256 or ''}\n    by {made_by[:100]!r}")
             if version.node is not None and version.node.kind == "file":
                 print(f"    first bytes: {version.read()[:40]!r}\n    at {version.origin}")

@@ -49,7 +49,7 @@ def show(image: fl.Image) -> None:
             f"  {step.created:%Y-%m-%d %H:%M} {made}  {step.created_by[:90]}" if step.created else step.created_by[:90]
         )
     for layer in image.layers:
-        counts = Counter(change.kind for change in layer.changes())
+        counts = Counter(str(change.kind) for change in layer.changes())
         print(f"  layer {layer.index}: added {counts['A']}, changed {counts['C']}, deleted {counts['D']}")
         for change in layer.changes().where(kind="D"):
             print(f"    deleted {change.path}")

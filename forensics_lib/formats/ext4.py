@@ -110,6 +110,15 @@ class ExtGeometry:
         DamagedData: the superblock contradicts itself.
     """
 
+    inode_count: int
+    mounted_s: int
+    written_s: int
+    incompat: int
+    state: int
+    journal_inode: int
+    _blocks_per_group: int
+    _inodes_per_group: int
+
     def __init__(self, source: Source) -> None:
         """Read the superblock."""
         self._source = source

@@ -12,7 +12,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from forensics_lib.model import Origin, ProblemLog
-from forensics_lib.trees.base import Node, NodeKind, Tree, device_number, join
+from forensics_lib.trees.base import Node, NodeKind, Tree, byte_order, device_number, join
 from forensics_lib.trees.union import GONE, Gone, Layer, UnionTree, find_directories
 
 __all__ = ["AufsTree", "Marks", "OverlayTree", "detect_marks"]
@@ -22,6 +22,7 @@ _USER = "user.overlay."
 _FUSE = "user.fuseoverlayfs."
 _WHITEOUT = ".wh."
 _OPAQUE = ".wh..wh..opq"
+_MAX_NAME = 255  # bytes of a name in Linux
 _OVERRIDE = "user.containers.override_"
 _OVERRIDE_STAT = ("security.fuseoverlayfs.override_stat", _OVERRIDE + "stat", _FUSE + "override_stat")
 
@@ -198,7 +199,8 @@ class _NamedMarks(Layer):
     def find(self, directory: Node, name: str) -> Node | Gone | None:
         if name.startswith(_WHITEOUT):
             return None
-        if self.tree._lookup(join(directory.path, _WHITEOUT + name)) is not None:
+        room = len(byte_order(name)) <= _MAX_NAME - len(_WHITEOUT)
+        if room and self.tree._lookup(join(directory.path, _WHITEOUT + name)) is not None:
             return GONE
         node = self.tree._lookup(join(directory.path, name))
         return GONE if node is not None and self._is_whiteout(node) else node

@@ -11,13 +11,14 @@ import os
 import random
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import pytest
 
 import forensics_lib as fl
+from forensics_lib.analysis.digests import Hasher
 from forensics_lib.sources.decompress import Compression, decompress, sniff
 from forensics_lib.sources.file import FileSource
 from tests.imagemaker import Recipe, oci_layout, write_folder
@@ -62,7 +63,7 @@ def floor(path: Path) -> int:
         digest, diff_id = hashlib.sha256(), hashlib.sha256()
         files = [hashlib.md5(), hashlib.sha1(), hashlib.sha256()]
 
-        def stored(source: FileSource = source, digest: "hashlib._Hash" = digest):  # type: ignore[no-untyped-def]  # noqa: ANN202, UP037
+        def stored(source: FileSource = source, digest: Hasher = digest) -> Iterator[bytes]:
             for block in source.blocks():
                 digest.update(block)
                 yield block
@@ -87,7 +88,9 @@ def cpu_ratio(work: Callable[[], object], against: Callable[[], object], rounds:
 
 
 @pytest.mark.parametrize(
-    ("layers", "compression"), [(8, "gzip"), (8, "none"), (8, "zstd"), (1, "gzip")], ids=["gzip", "plain", "zstd", "fat"]
+    ("layers", "compression"),
+    [(8, "gzip"), (8, "none"), (8, "zstd"), (1, "gzip")],
+    ids=["gzip", "plain", "zstd", "fat"],
 )
 def test_hashes(benchmark, tmp_path: Path, layers: int, compression: str) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     path = layout(tmp_path / "layout", layers, compression)
@@ -99,7 +102,9 @@ def test_hashes(benchmark, tmp_path: Path, layers: int, compression: str) -> Non
 
     rows = benchmark(hash_all)
     benchmark.extra_info["files"] = sum(row.kind == "file" for row in rows)
-    benchmark.extra_info["one worker, CPU / floor"] = round(cpu_ratio(lambda: hash_all(Inline()), lambda: floor(path)), 2)
+    benchmark.extra_info["one worker, CPU / floor"] = round(
+        cpu_ratio(lambda: hash_all(Inline()), lambda: floor(path)), 2
+    )
     assert sorted(row.sha256 or "" for row in rows) == sorted(row.sha256 or "" for row in hash_all(Inline()))
     assert sum(row.kind == "layer" for row in rows) == layers
 

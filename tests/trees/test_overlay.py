@@ -774,6 +774,13 @@ def test_the_marks_of_aufs() -> None:
     assert hidden is not None
 
 
+def test_a_name_that_leaves_no_room_for_a_mark(tmp_path: Path) -> None:
+    (tmp_path / ("n" * 255)).write_bytes(b"long")
+    problems = ProblemLog(strict=True)
+    view = AufsTree([(DirectoryTree(tmp_path, problems), "/")], problems=problems, origin=Origin("container"))
+    assert view.read("/" + "n" * 255) == b"long"
+
+
 def test_missing_branches_of_aufs() -> None:
     problems = ProblemLog()
     disk = tree("disk", {"/rw/a": b"", "/ro/b": b""})

@@ -12,6 +12,7 @@ from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.engines.docker.verify import split_entries
+from forensics_lib.errors import LimitExceeded
 from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.formats.tar_split import Segment
 from forensics_lib.model import ProblemLog
@@ -23,7 +24,8 @@ from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
 
 __all__ = ["Departure", "departures"]
 
-_ZEROS = bytes(1 << 16)
+_ZEROS = bytes(1 << 20)
+_MAX_FILE = 1 << 42
 _CAPABILITY = "security.capability"
 
 
@@ -65,11 +67,17 @@ def departures(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limi
 
 
 def _without_content(docker: DockerRoot, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
-    """The archive with zeros for the content of its files."""
+    """The archive with zeros for the content of its files.
+
+    Raises:
+        LimitExceeded: a file is larger than any image has.
+    """
     for entry in split_entries(docker, layer, limits):
         if isinstance(entry, Segment):
             yield entry.data
             continue
+        if entry.size > _MAX_FILE:
+            raise LimitExceeded(f"layer {layer.diff_id}: a file of {entry.size} bytes", origin=layer.origin)
         for start in range(0, entry.size, len(_ZEROS)):
             yield _ZEROS[: entry.size - start]
 
