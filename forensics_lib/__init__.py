@@ -24,7 +24,7 @@ from forensics_lib.errors import (
     UnsupportedFormat,
     VerificationFailed,
 )
-from forensics_lib.evidence import Evidence, FileSystem, tar_entries
+from forensics_lib.evidence import Evidence, tar_entries
 from forensics_lib.evidence import open_evidence as open
 from forensics_lib.formats.tar import TarEntry
 from forensics_lib.images.config import Healthcheck, HistoryEntry, ImageConfig
@@ -34,6 +34,7 @@ from forensics_lib.images.layer import Layer
 from forensics_lib.images.reference import Reference
 from forensics_lib.images.stack import FileVersion, HiddenFile
 from forensics_lib.model import ArtifactHash, Check, EvidenceKind, Origin, Problem
+from forensics_lib.opening import FileSystem
 from forensics_lib.sources.decompress import Compression, Limits
 from forensics_lib.table import Table
 from forensics_lib.trees.base import Node, NodeKind, Tree

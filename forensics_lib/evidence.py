@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -18,8 +18,7 @@ from forensics_lib.analysis.scan import CompiledRules, Match, rules_name, scan
 from forensics_lib.analysis.search import Hit, image_documents, search
 from forensics_lib.analysis.verify import verify_images
 from forensics_lib.custody import Custody
-from forensics_lib.errors import AmbiguousName, DamagedData, ForensicsError, NotFound, PathNotFound, UnsupportedFormat
-from forensics_lib.formats.ext4 import is_ext
+from forensics_lib.errors import AmbiguousName, DamagedData, NotFound
 from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.images.docker_archive import DockerArchive, is_docker_archive
 from forensics_lib.images.image import Artifact, Image
@@ -34,14 +33,15 @@ from forensics_lib.images.oci_layout import (
 )
 from forensics_lib.images.store import ImageStore
 from forensics_lib.model import ArtifactHash, Check, EvidenceKind, Origin, Problem, ProblemLog, Progress
-from forensics_lib.sources.base import BytesSource, Source
+from forensics_lib.opening import FileSystem, open_path
+from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, sniff
 from forensics_lib.sources.file import FileSource
-from forensics_lib.sources.stream import BlockStream, SourceStream
+from forensics_lib.sources.stream import SourceStream
 from forensics_lib.table import Table
-from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.directory import DirectoryTree
+from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.extract import Extracted
 from forensics_lib.trees.outlet import Outlet
 
@@ -58,29 +58,12 @@ if TYPE_CHECKING:
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
 
-__all__ = ["Evidence", "FileSystem", "open_evidence", "tar_entries"]
+__all__ = ["Evidence", "open_evidence", "tar_entries"]
 
 T = TypeVar("T")
 
-_LOOKED_AT = 4 << 20
-_SPOOLED_AT_ONCE = 1 << 30
-"""Compressed archives above this size are indexed in a pass of their own, and spooled only when content is read."""
+_FILES = (EvidenceKind.FILESYSTEM_TREE, EvidenceKind.DOCKER_ROOT, EvidenceKind.DISK_IMAGE)
 _DEFAULT_ALGORITHMS = ("md5", "sha1", "sha256")
-
-
-@dataclass(frozen=True, slots=True)
-class FileSystem:
-    """A file system in the evidence.
-
-    Attributes:
-        name: what it was found as.
-        tree: its files.
-        origin: where it lies.
-    """
-
-    name: str
-    tree: Tree
-    origin: Origin
 
 
 class Evidence:
@@ -110,14 +93,12 @@ class Evidence:
         self._progress = progress
         self._limits = limits or Limits()
         self._pool = SpoolPool(self._limits.spool)
-        self._file: FileSource | None = None
-        self._outer: Source | None = None
-        self._compression = Compression.NONE
         self._digests: dict[str, StreamDigests] = {}
-        self._tree = self._open_tree()
+        self._opened = open_path(self.path, self._problems, self._limits)
+        self._file = self._opened.file
         self._outlet = Outlet(self.path, self._file, self.custody, self._problems)
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
-        self._store = ImageStore(self._tree, self._problems, self._limits, self._pool, shared)
+        self._store = ImageStore(self._opened.filesystems[0].tree, self._problems, self._limits, self._pool, shared)
         self._dockers: list[DockerRoot] = []
         self._images, self._artifacts, self.kind = self._recognise()
         self.custody.record("open", str(self.path), kind=str(self.kind), size=self._stored_size())
@@ -139,15 +120,12 @@ class Evidence:
     def close(self) -> None:
         """Close files and give temporary disk space back. Problems and custody stay readable."""
         self._pool.close()
-        if self._outer is not None and self._outer is not self._file:
-            self._outer.close()
-        if self._file is not None:
-            self._file.close()
+        self._opened.close()
 
     @property
     def origin(self) -> Origin:
         """The evidence as the first step of every chain."""
-        return self._tree.origin
+        return self._opened.origin
 
     @property
     def images(self) -> Table[Image]:
@@ -206,9 +184,7 @@ class Evidence:
     @property
     def filesystems(self) -> Table[FileSystem]:
         """The file systems of the evidence; an image archive has none."""
-        found = []
-        if self.kind in (EvidenceKind.FILESYSTEM_TREE, EvidenceKind.DOCKER_ROOT):
-            found.append(FileSystem(self.path.name, self._tree, self._tree.origin))
+        found = self._opened.filesystems if self.kind in _FILES else []
         return Table(FileSystem, found, name="file systems")
 
     @property
@@ -395,35 +371,12 @@ class Evidence:
     def _stored_size(self) -> int | None:
         return None if self._file is None else self._file.size
 
-    def _open_tree(self) -> Tree:
-        try:
-            if self.path.is_dir():
-                return DirectoryTree(self.path, self._problems)
-        except OSError as error:  # a folder above it that may not be entered, a name that is too long
-            raise PathNotFound(f"{self.path}: {error.strerror or error}") from error
-        self._file = FileSource(self.path)
-        source: Source = self._file
-        self._compression = sniff(source.read_at(0, 16))
-        if self._compression is not Compression.NONE:
-            source = SpoolSource(source, self._compression, source.origin.to(self._compression), self._limits)
-        self._outer = source
-        if is_ext(source):
-            from forensics_lib.trees.ext import ExtTree
-
-            return ExtTree(source, self._problems)
-        try:
-            if not _looks_like_tar(source):
-                raise UnsupportedFormat(f"{self.path} is no image archive, layout or tar archive that is read here")
-            once = None
-            if isinstance(source, SpoolSource) and self._file.size > _SPOOLED_AT_ONCE:
-                once = BlockStream(source.stream(lambda error: self._problems.add(source.origin, error)))
-            return tar_tree(source, self._problems, self._limits, once)
-        except ForensicsError:
-            self.close()
-            raise
-
     def _recognise(self) -> tuple[list[Image], list[Artifact], EvidenceKind]:
-        tree, store = self._tree, self._store
+        store = self._store
+        tree = store.tree
+        if self._opened.is_disk:
+            self._find_engines()
+            return [], [], EvidenceKind.DISK_IMAGE
         if is_image_dir(tree):
             reader = read_image_dir(store)
             kind = EvidenceKind.IMAGE_DIR
@@ -450,7 +403,9 @@ class Evidence:
         from forensics_lib.engines.docker.leftovers import report_leftovers
         from forensics_lib.engines.docker.root import find_roots
 
-        self._dockers = [DockerRoot(self._store, root, self._limits, self._outlet) for root in find_roots(self._store)]
+        for filesystem in self._opened.filesystems:
+            reader = DocumentReader(filesystem.tree, self._problems)
+            self._dockers += [DockerRoot(reader, root, self._limits, self._outlet) for root in find_roots(reader)]
         for docker in self._dockers:
             self._problems.defer(partial(report_losses, docker, self._limits))
             self._problems.defer(partial(report_leftovers, docker))
@@ -461,12 +416,12 @@ class Evidence:
 
     def _inventory(self) -> Inventory:
         name = self.path.name
-        if self.kind in (EvidenceKind.FILESYSTEM_TREE, EvidenceKind.DOCKER_ROOT):
-            if self._file is None:
-                return Inventory(name, self._problems, trees=((name, self._tree),))
-            stream = TarStream(
-                name, name, self._file, self._compression, self._file.origin, self._limits, "evidence", False
-            )
+        if self.kind in _FILES:
+            if self._file is None or self._opened.is_disk:
+                trees = tuple((filesystem.name, filesystem.tree) for filesystem in self._opened.filesystems)
+                return Inventory(name, self._problems, trees=trees, evidence=self._file)
+            compression = self._opened.compression
+            stream = TarStream(name, name, self._file, compression, self._file.origin, self._limits, "evidence", False)
             return Inventory(name, self._problems, streams=(stream,))
         layers = {path: blob for path, blob in self._store.layers.items() if blob.unreadable is None}
         owners = {
@@ -496,15 +451,6 @@ class Evidence:
 
     def _finish(self, action: str, **details: str | int) -> None:
         self._outlet.done(action, **details)
-
-
-def _looks_like_tar(source: Source) -> bool:
-    """Whether there is a member near the start, which damage may precede, or nothing but an end-of-archive marker."""
-    head = source.read_at(0, _LOOKED_AT)
-    decoder = TarDecoder(SourceStream(BytesSource(head, source.origin)))
-    if any(True for _ in decoder):
-        return True
-    return decoder.ended and not decoder.trailing and len(head) < _LOOKED_AT
 
 
 def _candidates(images: Sequence[Image], name: str) -> Iterator[list[Image]]:

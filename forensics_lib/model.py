@@ -23,6 +23,7 @@ class EvidenceKind(StrEnum):
     OCI_LAYOUT = "oci-layout"
     IMAGE_DIR = "image-dir"
     DOCKER_ROOT = "docker-root"
+    DISK_IMAGE = "disk-image"
     FILESYSTEM_TREE = "filesystem-tree"
 
 

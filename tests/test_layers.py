@@ -17,6 +17,7 @@ LAYERS = (  # the top first
     ("recovery",),
     ("engines",),
     ("images",),
+    ("opening", "disks"),
     ("trees",),
     ("formats",),
     ("sources",),

@@ -8,7 +8,7 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forensics_lib import model
@@ -153,6 +153,7 @@ def test_times_for_people(nanoseconds: int | None, moment: datetime | None) -> N
 
 
 @given(st.integers(-(2**62), 2**62))
+@settings(deadline=None)
 def test_times_are_cut_to_microseconds_never_rounded(nanoseconds: int) -> None:
     moment = utc_from_ns(nanoseconds)
     assert moment is not None

@@ -250,7 +250,8 @@ class Walk:
         if page.is_leaf:
             yield page
             return
-        for element, upper in zip(page.elements, [*keys[1:], high], strict=True):
+        for index, element in enumerate(page.elements, 1):
+            upper = keys[index] if index < len(keys) else high
             yield from self.leaves(element.child, element.key, upper, depth + 1)
 
     def check(self, page: Page, offset: int | None = None) -> None:

@@ -113,11 +113,12 @@ class Page:
         self.is_leaf = flags == LEAF
         self.elements, self.faults = self._decode(data, order, count, base)
         room = self._room(data, order)
-        if count and room != count:
-            self.fault(f"{count} elements are declared, the first of them leaves room for {room}")
         if room < count:
-            elements, _ = self._decode(data, order, room, base)
-            self.elements = max(self.elements, elements, key=len)
+            elements, faults = self._decode(data, order, room, base)
+            if len(elements) > len(self.elements):
+                self.elements, self.faults = elements, faults
+        if count and room != count:
+            self.faults.insert(0, f"{count} elements are declared, the first of them leaves room for {room}")
 
     def fault(self, message: str) -> None:
         """Note what breaks a rule."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
 from forensics_lib.formats.tar_write import END_OF_ARCHIVE, TarMember, archive, header, padding
-from forensics_lib.model import ProblemLog
+from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.trees.base import Node, NodeKind, Tree, byte_order
 from forensics_lib.trees.changes import diff, hidden_changes
 
@@ -71,18 +71,21 @@ def layer_between(old: Tree, new: Tree, problems: ProblemLog, *, room: int) -> L
         problems: gets what is left out.
         room: most bytes that the files may have together.
     """
-    changes = [*diff(old, new), *hidden_changes(old, new, problems=problems)]
+    doubts = ProblemLog()
+    changes = [*diff(old, new), *hidden_changes(old, new, problems=doubts)]
     nodes = {change.path: change.node for change in changes} | {"/": new.node("/")}
-    for node in _other_names(new, [node for node in nodes.values() if node is not None]):
-        nodes.setdefault(node.path, node)
+    unread = {problem.origin for problem in doubts.rows}
+    nodes |= {node.path: node for node in _beside(new, [node for node in nodes.values() if node is not None], unread)}
     return _Plan(old, problems, room).make([(path, nodes[path]) for path in sorted(nodes, key=byte_order)])
 
 
-def _other_names(tree: Tree, nodes: list[Node]) -> Iterator[Node]:
-    """All names of the files among the nodes that have several."""
+def _beside(tree: Tree, nodes: list[Node], unread: set[Origin]) -> Iterator[Node]:
+    """All names of the files among the nodes, and the files that could not be compared with their older version."""
     inodes = {node.inode for node in nodes if node.kind is NodeKind.FILE and node.nlink > 1 and node.inode}
-    if inodes:
-        yield from (node for node in tree.walk() if node.kind is NodeKind.FILE and node.inode in inodes)
+    if inodes or unread:
+        for node in tree.walk():
+            if node.kind is NodeKind.FILE and (node.inode in inodes or node.origin in unread):
+                yield node
 
 
 class _Plan:

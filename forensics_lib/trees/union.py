@@ -234,10 +234,18 @@ class UnionTree(Tree):
         if directory is None:
             return
         listings = [self._layer(place).listing(place.node) for place in directory.places]
-        names = listings[0] if len(listings) == 1 else dict.fromkeys(name for names in listings for name in names)
-        for name in sorted(names, key=byte_order):
-            merged = self._merge(directory, name, listings)
-            if merged is not None:
+        topmost: dict[str, tuple[int, Node | Gone]] = {}
+        for place, listing in zip(directory.places, listings, strict=True):
+            for name, node in listing.items():
+                if name not in topmost:
+                    topmost[name] = place.layer, node
+        for name in sorted(topmost, key=byte_order):
+            layer, node = topmost[name]
+            if node is GONE:
+                continue
+            if node.kind is not NodeKind.DIR and not node.xattrs:  # as most are: no mark, so nothing more to look for
+                yield self._shown(Place(layer, node), join(path, name))
+            elif (merged := self._merge(directory, name, listings)) is not None:
                 yield merged.node
 
     def _layer(self, place: Place) -> Layer:

@@ -6,7 +6,7 @@ import json
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, LimitExceeded
@@ -33,11 +33,13 @@ def document(text: str) -> JsonObject:
 
 
 @given(VALUES)
+@settings(deadline=None)
 def test_what_json_writes_is_read(value: JsonValue) -> None:
     assert read(json.dumps(value)) == value
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_any_bytes_give_a_value_or_an_error_of_the_library(data: bytes) -> None:
     try:
         parse(data, ORIGIN)
@@ -49,6 +51,7 @@ def test_any_bytes_give_a_value_or_an_error_of_the_library(data: bytes) -> None:
 
 
 @given(st.text('{}[]",:0123456789.eE+-\\udDfFtrulasn \n\x00', max_size=40))
+@settings(deadline=None)
 def test_almost_json_gives_a_value_or_an_error_of_the_library(text: str) -> None:
     try:
         value = read(text)
@@ -104,6 +107,7 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character(text: str, valu
 
 
 @given(st.text(st.characters(), max_size=30))
+@settings(deadline=None)
 def test_escaped_text_can_always_be_stored(text: str) -> None:
     value = read(json.dumps(text))
     assert isinstance(value, str)
@@ -181,6 +185,7 @@ def test_of_keys_that_come_twice_the_last_counts() -> None:
 
 
 @given(VALUES, st.text(max_size=3))
+@settings(deadline=None)
 def test_readers_take_any_shape(value: JsonValue, key: str) -> None:
     it = JsonObject({key: value})
     assert isinstance(it.text(key), str)
@@ -232,6 +237,7 @@ def test_times(text: str, nanoseconds: int | None) -> None:
     st.integers(-1439, 1439),
     st.integers(0, 999),
 )
+@settings(deadline=None)
 def test_every_nanosecond_of_every_zone(naive: datetime, minutes: int, nanoseconds: int) -> None:
     moment = naive.replace(tzinfo=timezone(timedelta(minutes=minutes)))
     sign, offset = ("-" if minutes < 0 else "+"), f"{abs(minutes) // 60:02}:{abs(minutes) % 60:02}"
@@ -241,6 +247,7 @@ def test_every_nanosecond_of_every_zone(naive: datetime, minutes: int, nanosecon
 
 
 @given(st.text(max_size=40) | st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{0,20}[Z+-]?[0-9:]{0,6}"))
+@settings(deadline=None)
 def test_any_text_is_a_time_or_none(text: str) -> None:
     moment, nanoseconds = parse_time(text)
     assert (moment is None) is (nanoseconds is None)

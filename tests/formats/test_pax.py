@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.formats.pax import parse_integer, parse_records, parse_seconds, xattrs
@@ -83,12 +83,14 @@ def test_the_number_of_records_is_bounded() -> None:
 
 
 @given(st.dictionaries(KEYS, st.binary(max_size=120), max_size=8))
+@settings(deadline=None)
 def test_what_is_written_is_read(records: dict[bytes, bytes]) -> None:
     written = b"".join(pax_record(key, value) for key, value in records.items())
     assert parse_records(written) == (records, None)
 
 
 @given(st.binary(max_size=200))
+@settings(deadline=None)
 def test_no_bytes_raise(data: bytes) -> None:
     records, fault = parse_records(data)
     assert isinstance(records, dict)
@@ -127,6 +129,7 @@ def test_seconds(text: bytes, nanoseconds: int | None) -> None:
 
 
 @given(st.integers(-(2**62), 2**62))
+@settings(deadline=None)
 def test_seconds_keep_every_nanosecond(nanoseconds: int) -> None:
     sign = "-" if nanoseconds < 0 else ""
     whole, fraction = divmod(abs(nanoseconds), 10**9)
@@ -178,5 +181,6 @@ def test_star_attributes_win_over_encoded_copies_whatever_their_order() -> None:
 
 
 @given(st.dictionaries(st.sampled_from([b"LIBARCHIVE.xattr.", b"SCHILY.xattr.", b"RHT.security.selinux"]), st.binary()))
+@settings(deadline=None)
 def test_attributes_of_any_shape_raise_nothing(records: dict[bytes, bytes]) -> None:
     assert len(xattrs({key + b"%zz\xff": value for key, value in records.items()})) <= len(records)

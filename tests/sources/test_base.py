@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, LimitExceeded
@@ -49,11 +49,13 @@ def drain(blocks: Iterator[bytes], got: bytearray) -> None:
 
 
 @given(st.binary(max_size=300), st.integers(0, 400), st.integers(-5, 400))
+@settings(deadline=None)
 def test_bytes_at_a_position(data: bytes, offset: int, length: int) -> None:
     assert whole(data).read_at(offset, length) == data[offset : offset + max(length, 0)]
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_a_slice_of_a_slice_equals_the_slice_of_the_bytes(draws: st.DataObject) -> None:
     numbers = st.integers(0, len(DATA))
     first, second = draws.draw(numbers), draws.draw(numbers)
@@ -85,6 +87,7 @@ def layouts(draw: st.DrawFn) -> tuple[list[tuple[int, int, int]], int]:
 
 
 @given(layouts(), st.integers(0, 5000), st.integers(0, 5000))
+@settings(deadline=None)
 def test_extents_and_the_holes_between_them(
     layout: tuple[list[tuple[int, int, int]], int], offset: int, length: int
 ) -> None:
@@ -147,6 +150,7 @@ def test_blocks_hand_out_everything_before_the_damage(nested: int) -> None:
 
 
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(1, 3000))
+@settings(deadline=None)
 def test_as_much_as_can_be_read_in_front_of_damage(good: int, offset: int, length: int) -> None:
     source = Broken(DATA[:3000], good)
     got = bytearray()
@@ -185,6 +189,7 @@ def test_a_limit_is_damage_too() -> None:
 
 
 @given(st.data())
+@settings(deadline=None)
 def test_a_source_as_a_file(draws: st.DataObject) -> None:
     ours, real = whole().open(), io.BytesIO(DATA)
     for _ in range(draws.draw(st.integers(1, 8))):

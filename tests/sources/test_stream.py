@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData
@@ -37,6 +37,7 @@ def streams(draw: st.DrawFn) -> Stream:
 
 
 @given(streams(), st.lists(st.tuples(st.sampled_from("rpsc"), st.integers(0, 700)), max_size=12))
+@settings(deadline=None)
 def test_whatever_is_asked_for_in_whatever_order(stream: Stream, steps: list[tuple[str, int]]) -> None:
     position = 0
     for what, length in steps:
@@ -57,6 +58,7 @@ def test_whatever_is_asked_for_in_whatever_order(stream: Stream, steps: list[tup
 
 
 @given(streams(), st.integers(0, 700))
+@settings(deadline=None)
 def test_chunks_that_are_left_half_way(stream: Stream, length: int) -> None:
     first = next(stream.chunks(length), b"")
     assert stream.position == len(first)

@@ -74,6 +74,7 @@ def test_clean_paths(name: str, path: str, unusual: bool) -> None:
 
 
 @given(st.text("ab./", max_size=14))
+@settings(deadline=None)
 def test_a_clean_path_is_what_a_chrooted_system_makes_of_it(name: str) -> None:
     path, fault = clean_path(name)
     normal = os.path.normpath("/" + name)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from forensics_lib.engines.docker.containers import ContainerRecord
@@ -77,30 +78,36 @@ class Ownership:
     @cached_property
     def folders(self) -> dict[str, list[Owner]]:
         """Owners by the path of a storage driver's directory."""
-        found: dict[str, list[Owner]] = {}
+        found: dict[str, dict[Owner, None]] = {}
         for name in self._docker.storage_drivers:
-            driver, records = self._docker.driver(name), self._docker.layer_db(name)
-            for mount in records.mounts.values():
-                owner = self._mount_owner(mount)
-                found.setdefault(driver.folder(mount.mount_id), []).append(owner)
-                found.setdefault(driver.folder(mount.init_id), []).append(_init(owner))
-            for layer in records.layers.values():
-                found.setdefault(driver.folder(layer.cache_id), []).extend(self.of_layer(records, layer))
-            for layer in (*records.removing, *records.unfinished):
-                found.setdefault(driver.folder(layer.cache_id), []).append(interrupted(layer))
-            found.pop(driver.folder(""), None)  # of records whose name of the directory is missing
+            driver = self._docker.driver(name)
+            for directory, owner in self._directories(self._docker.layer_db(name)):
+                if directory:
+                    found.setdefault(driver.folder(directory), {})[owner] = None
         for name in self._docker._drivers_before_1_10:
             for folder, owner in self._before_1_10(self._docker.driver(name)):
-                found.setdefault(folder, []).append(owner)
+                found.setdefault(folder, {})[owner] = None
         for record in self._docker.build_cache.records:
             if record.directory and not record.equal_mutable:
                 owner = Owner(OwnerKind.BUILD_CACHE, record.id, "", record.description, record.origin)
-                found.setdefault(record.directory, []).append(owner)
+                found.setdefault(record.directory, {})[owner] = None
         for snapshot in self._docker.build_cache.snapshots.values():
             if snapshot.directory and snapshot.directory not in found:
                 owner = Owner(OwnerKind.BUILD_CACHE, snapshot.key, "", "snapshot without a record", snapshot.origin)
-                found[snapshot.directory] = [owner]
-        return found
+                found[snapshot.directory] = {owner: None}
+        return {folder: list(owners) for folder, owners in found.items()}
+
+    def _directories(self, records: LayerDb) -> Iterator[tuple[str, Owner]]:
+        """Names of directories by the layer records."""
+        for mount in records.mounts.values():
+            owner = self._mount_owner(mount)
+            yield mount.mount_id, owner
+            yield mount.init_id, _init(owner)
+        for layer in records.layers.values():
+            for owner in self.of_layer(records, layer):
+                yield layer.cache_id, owner
+        for layer in (*records.removing, *records.unfinished):
+            yield layer.cache_id, interrupted(layer)
 
     def _before_1_10(self, driver: GraphDriver) -> Iterator[tuple[str, Owner]]:
         """Directories that have the id of the image or container they belong to; each layer was an image itself."""
@@ -125,56 +132,67 @@ class Ownership:
     @cached_property
     def ids(self) -> dict[str, list[Owner]]:
         """Owners by id and name, without the name of the digest's algorithm."""
-        found: dict[str, list[Owner]] = {}
-
-        def add(key: str, owners: Iterable[Owner]) -> None:
+        found: dict[str, dict[Owner, None]] = {}
+        for key, owner in chain(self._objects(), self._layers(), self._builds()):
             if key:
-                found.setdefault(key.removeprefix("sha256:"), []).extend(owners)
+                found.setdefault(key.removeprefix("sha256:"), {})[owner] = None
+        layers: dict[str, dict[Owner, None]] = {}
+        for pull in self._docker.pull_history:
+            gone = Owner(OwnerKind.IMAGE_LAYER, pull.diff_id, pull.repository, "not in the store any more", pull.origin)
+            diff_id, digest = pull.diff_id.removeprefix("sha256:"), pull.digest.removeprefix("sha256:")
+            for key in (diff_id, digest):
+                layers.setdefault(key, {}).update(found.get(diff_id, {gone: None}))
+        for key, owners in layers.items():
+            if key:
+                found.setdefault(key, {}).update(owners)
+        return {key: list(owners) for key, owners in found.items()}
 
-        docker = self._docker
-        for record in docker.records:
+    def _objects(self) -> Iterator[tuple[str, Owner]]:
+        """Ids and names of what the engine lists."""
+        for record in self._docker.records:
             for key in (record.id, record.parts.name):
-                add(key, [container_owner(record, "", record.config_origin)])
+                yield key, container_owner(record, "", record.config_origin)
         for name, owners in self.volumes.items():
-            add(name, owners)
-        for network in docker.networks:
+            for owner in owners:
+                yield name, owner
+        for network in self._docker.networks:
             for key in (network.id, network.name):
-                add(key, [Owner(OwnerKind.NETWORK, network.id, network.name, network.driver, network.origin)])
-        for image in docker.images:
-            add(image.id, [Owner(OwnerKind.IMAGE, image.id, _names(image.tags, image.digests), "", image.origin)])
-        for name in docker.storage_drivers:
-            records = docker.layer_db(name)
+                yield key, Owner(OwnerKind.NETWORK, network.id, network.name, network.driver, network.origin)
+        for image in self._docker.images:
+            yield image.id, Owner(OwnerKind.IMAGE, image.id, _names(image.tags, image.digests), "", image.origin)
+
+    def _layers(self) -> Iterator[tuple[str, Owner]]:
+        """Chain ids, diff ids, directories and the ids of writable layers."""
+        mounts = dict(self._image_mounts)
+        for name in self._docker.storage_drivers:
+            records = self._docker.layer_db(name)
             for mount in records.mounts.values():
                 if mount.container_id not in self.containers:
-                    add(mount.container_id, [self._mount_owner(mount)])
+                    mounts[mount.container_id] = self._mount_owner(mount)
             for layer in records.layers.values():
-                owners = self.of_layer(records, layer)
-                for key in (layer.chain_id, layer.diff_id):
-                    add(key, owners)
-        for mount_id, owner in self._image_mounts.items():
-            if mount_id not in found:
-                add(mount_id, [owner])
+                for owner in self.of_layer(records, layer):
+                    yield layer.chain_id, owner
+                    yield layer.diff_id, owner
+        yield from mounts.items()
         for folder, owners in self.folders.items():
-            add(folder.rpartition("/")[2], owners)
-        for cached in docker.build_cache.records:
+            for owner in owners:
+                yield folder.rpartition("/")[2], owner
+
+    def _builds(self) -> Iterator[tuple[str, Owner]]:
+        """Ids of the build cache, of builds, and digests of what builds made."""
+        for cached in self._docker.build_cache.records:
             owner = Owner(OwnerKind.BUILD_CACHE, cached.id, "", cached.description, cached.origin)
-            for key in dict.fromkeys((cached.id, cached.snapshot)):
-                add(key, [owner])
-        for build in docker.build_history:
+            for key in (cached.id, cached.snapshot, cached.chain_id, cached.diff_id):
+                yield key, owner
+        for build in self._docker.build_history:
             owner = Owner(OwnerKind.BUILD_CACHE, build.ref, _names(build.images), "build", build.origin)
-            add(build.ref, [owner])
-            add(build.log_digest, [replace(owner, detail="log of a build")])
-            add(build.trace_digest, [replace(owner, detail="timings of a build")])
+            yield build.ref, owner
+            yield build.log_digest, replace(owner, detail="log of a build")
+            yield build.trace_digest, replace(owner, detail="timings of a build")
             for digest in build.results:
-                add(digest, [replace(owner, detail="result of a build")])
+                yield digest, replace(owner, detail="result of a build")
             for digest in build.attestations:
-                add(digest, [replace(owner, detail="statement of how a build was made")])
-        for pull in docker.pull_history:
-            gone = Owner(OwnerKind.IMAGE_LAYER, pull.diff_id, pull.repository, "not in the store any more", pull.origin)
-            if pull.diff_id.removeprefix("sha256:") not in found:
-                add(pull.diff_id, [gone])
-            add(pull.digest, found.get(pull.diff_id.removeprefix("sha256:"), [gone]))
-        return found
+                yield digest, replace(owner, detail="statement of how a build was made")
 
     @cached_property
     def volumes(self) -> dict[str, list[Owner]]:

@@ -23,7 +23,6 @@ from tests.engines.docker.dataroot import (
     chain,
     digest,
     document,
-    hexid,
     values,
     write,
 )

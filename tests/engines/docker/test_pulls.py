@@ -71,9 +71,7 @@ def test_the_note_outlives_the_image(tmp_path: Path) -> None:
     ("credentials", "with_credentials"),
     [("{}", False), ('{"username":"joe","password":"geheim"}', True), ('{"identitytoken":"x"}', True)],
 )
-def test_a_push_tells_whether_there_were_credentials(
-    tmp_path: Path, credentials: str, with_credentials: bool
-) -> None:
+def test_a_push_tells_whether_there_were_credentials(tmp_path: Path, credentials: str, with_credentials: bool) -> None:
     repository = "registry.example.org/acme/web"
     (record,) = pulls(tmp_path, note(BLOB, repository, code_of(BLOB, repository, credentials)))
     assert (record.kind, record.repository) == (PullKind.PUSH, repository)

@@ -1,0 +1,149 @@
+"""What a path holds: a folder, a tar archive or a disk, each compressed or not, with the file systems in it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from forensics_lib.errors import ForensicsError, PathNotFound, UnsupportedFormat
+from forensics_lib.formats.ext4 import is_ext
+from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.model import Origin, ProblemLog, utc_from_ns
+from forensics_lib.sources.base import BytesSource, Source
+from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, sniff
+from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.stream import BlockStream, SourceStream
+from forensics_lib.trees.archive import tar_tree
+from forensics_lib.trees.base import Tree
+from forensics_lib.trees.directory import DirectoryTree
+
+__all__ = ["FileSystem", "Opened", "open_path"]
+
+_LOOKED_AT = 4 << 20
+_SPOOLED_AT_ONCE = 1 << 30
+"""Compressed archives above this size are indexed in a pass of their own, and spooled only when content is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystem:
+    """A file system in the evidence.
+
+    Attributes:
+        name: what it was found as: the evidence's name, or a partition or volume of it.
+        type: ``folder``, ``tar``, ``ext``, ``xfs``, ``btrfs`` …
+        tree: its files.
+        origin: where it lies.
+        size: bytes; None where it has no size of its own.
+        label: its name, as it says itself.
+        uuid: its identifier; empty where it has none.
+        mounted_ns: when it was mounted last, nanoseconds since 1970; None where it is not recorded.
+        state: ``clean``, or what is wrong with it.
+    """
+
+    name: str
+    type: str
+    tree: Tree
+    origin: Origin
+    size: int | None = None
+    label: str = ""
+    uuid: str = ""
+    mounted_ns: int | None = None
+    state: str = "clean"
+
+    __table_columns__ = ("name", "type", "size", "label", "uuid", "mounted", "state", "origin")
+
+    @property
+    def mounted(self) -> datetime | None:
+        """When it was mounted last (aware UTC)."""
+        return utc_from_ns(self.mounted_ns)
+
+
+@dataclass(slots=True)
+class Opened:
+    """What was found behind a path.
+
+    Attributes:
+        file: the evidence file; None for a folder.
+        compression: of the file as a whole.
+        content: its bytes, decompressed; None for a folder.
+        filesystems: what can be walked, at least one.
+        is_disk: whether the file systems are those of a disk image.
+    """
+
+    file: FileSource | None = None
+    compression: Compression = Compression.NONE
+    content: Source | None = None
+    filesystems: list[FileSystem] = field(default_factory=list)
+    is_disk: bool = False
+
+    @property
+    def origin(self) -> Origin:
+        """The evidence as the first step of every chain."""
+        return self.file.origin if self.file is not None else self.filesystems[0].origin
+
+    def close(self) -> None:
+        """Close files and give temporary disk space back."""
+        if self.content is not None and self.content is not self.file:
+            self.content.close()
+        if self.file is not None:
+            self.file.close()
+
+
+def open_path(path: Path, problems: ProblemLog, limits: Limits) -> Opened:
+    """Open a folder or file; what it is, is told by its content.
+
+    Raises:
+        PathNotFound: there is nothing at the path.
+        UnsupportedFormat: nothing recognises the content.
+        DamagedData: the content is recognised, but damaged beyond reading.
+    """
+    try:
+        if path.is_dir():
+            tree = DirectoryTree(path, problems)
+            return Opened(filesystems=[FileSystem(tree.origin.label, "folder", tree, tree.origin)])
+    except OSError as error:  # a folder above it that may not be entered, a name that is too long
+        raise PathNotFound(f"{path}: {error.strerror or error}") from error
+    opened = Opened(file := FileSource(path), content=file)
+    try:
+        opened.compression = sniff(file.read_at(0, 16))
+        if opened.compression is not Compression.NONE:
+            origin = file.origin.to(opened.compression)
+            opened.content = SpoolSource(file, opened.compression, origin, limits)
+        _look_inside(opened, os.fspath(path), problems, limits)
+    except ForensicsError:
+        opened.close()
+        raise
+    return opened
+
+
+def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits) -> None:
+    source, file = opened.content, opened.file
+    if source is None or file is None:
+        return
+    name = file.origin.label
+    if not is_ext(source) and looks_like_tar(source):
+        once = None
+        if isinstance(source, SpoolSource) and file.size > _SPOOLED_AT_ONCE:
+            once = BlockStream(source.stream(lambda error: problems.add(source.origin, error)))
+        tree = tar_tree(source, problems, limits, once)
+        opened.filesystems = [FileSystem(name, "tar", tree, tree.origin)]
+        return
+    from forensics_lib.disks import find_filesystems
+
+    opened.filesystems = find_filesystems(source, problems, limits)
+    opened.is_disk = True
+    if not opened.filesystems:
+        reasons = "; ".join(problem.message for problem in problems.rows[:3])
+        message = f"{path} is no image archive, layout, tar archive or disk that is read here"
+        raise UnsupportedFormat(f"{message} ({reasons})" if reasons else message)
+
+
+def looks_like_tar(source: Source) -> bool:
+    """Whether there is a member near the start, which damage may precede, or nothing but an end-of-archive marker."""
+    head = source.read_at(0, _LOOKED_AT)
+    decoder = TarDecoder(SourceStream(BytesSource(head, source.origin)))
+    if any(True for _ in decoder):
+        return True
+    return decoder.ended and not decoder.trailing and len(head) < _LOOKED_AT
