@@ -507,5 +507,5 @@ def tar_entries(path: str | os.PathLike[str], *, limits: Limits | None = None) -
     for entry in decoder:
         empty = False
         yield entry
-    if empty and not decoder.ended:
+    if empty and not decoder.recognised:
         raise DamagedData(f"{path} holds no tar archive", origin=source.origin)

@@ -142,7 +142,7 @@ def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits
 
 def looks_like_tar(source: Source) -> bool:
     """Whether there is a member near the start, which damage may precede, or nothing but an end-of-archive marker."""
-    head = source.read_at(0, _LOOKED_AT)
+    head = source.read_some(0, _LOOKED_AT)
     decoder = TarDecoder(SourceStream(BytesSource(head, source.origin)))
     if any(True for _ in decoder):
         return True

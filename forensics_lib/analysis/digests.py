@@ -14,11 +14,11 @@ from functools import partial
 from typing import Protocol
 
 from forensics_lib.analysis.inventory import TarStream
-from forensics_lib.errors import ForensicsError
+from forensics_lib.errors import ForensicsError, LimitExceeded
 from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.model import ArtifactHash, Origin
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.decompress import Compression, decompress
+from forensics_lib.sources.decompress import Compression, Limits, decompress
 from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path
 
@@ -124,7 +124,7 @@ def digest_stream(
     decoder = TarDecoder(stream, origin=job.origin, max_entries=job.limits.entries)
     try:
         if algorithms:
-            result.files = _digest_files(job, decoder, stream, algorithms)
+            result.files = _digest_files(job, decoder, stream, algorithms, result.errors)
         else:
             for _ in decoder:
                 pass
@@ -160,7 +160,11 @@ class _Interrupted(Exception):
 
 
 def _digest_files(
-    job: TarStream, decoder: TarDecoder, stream: BlockStream, algorithms: Sequence[str]
+    job: TarStream,
+    decoder: TarDecoder,
+    stream: BlockStream,
+    algorithms: Sequence[str],
+    problems: list[ForensicsError],
 ) -> list[ArtifactHash]:
     constructors = hashers(algorithms)
     here = job.origin if job.compression is Compression.NONE else job.origin.to(job.compression)
@@ -171,6 +175,10 @@ def _digest_files(
         for entry in decoder:
             if entry.is_file or (entry.stored_size and entry.typeflag not in "gVMN"):
                 path = clean_path(entry.name)[0]
+                if entry.sparse is not None and _is_bomb(entry.size, entry.stored_size, job.limits):
+                    message = f"{path}: {entry.stored_size} bytes stand for {entry.size}; the holes are not hashed"
+                    problems.append(LimitExceeded(message, origin=here, offset=entry.header_offset))
+                    continue
                 if entry.stored_size <= _INLINE and entry.sparse is None:
                     data = stream.read(entry.stored_size)
                     if len(data) < entry.stored_size:
@@ -199,6 +207,11 @@ def _digest_files(
     except ForensicsError as error:
         raise _Interrupted(error, rows) from error
     return rows
+
+
+def _is_bomb(size: int, stored: int, limits: Limits) -> bool:
+    """Whether a sparse file would take far longer to hash than its bytes are worth."""
+    return size > limits.ratio_from and size > limits.ratio * max(stored, 1 << 20)
 
 
 def _row_maker(

@@ -12,7 +12,7 @@ from forensics_lib.model import Origin
 if TYPE_CHECKING:
     from forensics_lib.engines.container import ContainerParts
 
-__all__ = ["Finding", "findings_of", "mask"]
+__all__ = ["Finding", "findings_of", "is_secret", "mask"]
 
 _SECRET_NAME = re.compile(r"pass(w(or)?d|phrase)?|secret|token|api_?key|private_?key|credential|auth|access_?key", re.I)
 _SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|gh[pousr]_[A-Za-z0-9]{30,}|xox[abp]-")
@@ -90,11 +90,17 @@ def findings_of(parts: ContainerParts, config: Origin, host_config: Origin) -> I
         yield Finding("device", device, host_config)
     for variable in parts.env:
         name, _, value = variable.partition("=")
-        if value and (_SECRET_NAME.search(name) or _SECRET_VALUE.search(value) or _CREDENTIALS_IN_URL.search(value)):
+        if is_secret(name, value):
             yield Finding("secret-in-environment", f"{name}={mask(value)}", config)
     for word in (parts.path, *parts.args):
-        if _SECRET_VALUE.search(word) or _CREDENTIALS_IN_URL.search(word):
+        if is_secret("", word):
             yield Finding("secret-in-command", mask(word), config)
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a setting looks like a password, key or token, by its name or by its value."""
+    named = _SECRET_NAME.search(name) is not None
+    return bool(value) and (named or bool(_SECRET_VALUE.search(value)) or bool(_CREDENTIALS_IN_URL.search(value)))
 
 
 def mask(secret: str) -> str:

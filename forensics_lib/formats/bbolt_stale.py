@@ -27,7 +27,6 @@ __all__ = ["Report", "stale_records"]
 
 _MAX_MARKS = 1_000_000  # of what was given out; some 100 MB
 
-
 Report = Callable[[DamagedData, int], None]
 """Called with what cannot be read and the number of its page."""
 
@@ -55,13 +54,13 @@ def stale_records(
     stale = _StalePages(pages, taken, report)
     places = Places(stale, [live] if other is None else [live, other]).by_page
     for page in stale.of_kind(LEAF):
-        place = places[page.number]
+        place = places.get(page.number, Place(False, (), page.number))
         for path, element in _entries(pages, page, place.path):
             record = pages.record(page, element, path, State.STALE, rooted=place.rooted)
             if news.is_new(place._replace(path=path), record.key, record.value):
                 yield record
     for page in stale.of_kind(BRANCH):
-        place = places[page.number]
+        place = places.get(page.number, Place(False, (), page.number))
         for element in page.elements:
             if news.is_new_key(place, element.key):
                 named = element._replace(complete=False)

@@ -15,18 +15,17 @@ import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import BinaryIO
-from zlib import adler32
 
 from forensics_lib.errors import DamagedData, LimitExceeded, NotAFile
 from forensics_lib.formats import pax as _pax
 from forensics_lib.formats import tar_sparse
+from forensics_lib.formats.tar_header import BLOCK_SIZE, checksum_ok, has_gnu_prefix, number
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import ExtentSource, Source
 from forensics_lib.sources.stream import Stream
 
 __all__ = ["BLOCK_SIZE", "TarDecoder", "TarEntry"]
 
-BLOCK_SIZE = 512
 _ZERO = bytes(BLOCK_SIZE)
 _HEADER_ONLY = "123456"
 _EXTENSIONS = frozenset(b"xXgLK")
@@ -107,7 +106,7 @@ class TarEntry:
     @property
     def mode(self) -> int:
         """Permission bits (the archive's field may hold file type bits too)."""
-        return _number(self.header[100:108]) or 0
+        return number(self.header[100:108]) or 0
 
     @property
     def uid(self) -> int:
@@ -123,7 +122,7 @@ class TarEntry:
     def mtime_ns(self) -> int:
         """Time of last change of the content, nanoseconds since 1970."""
         recorded = _pax.parse_seconds(self.pax[b"mtime"]) if self.pax.get(b"mtime") else None
-        return (_number(self.header[136:148]) or 0) * 10**9 if recorded is None else recorded
+        return (number(self.header[136:148]) or 0) * 10**9 if recorded is None else recorded
 
     @property
     def atime_ns(self) -> int | None:
@@ -159,8 +158,8 @@ class TarEntry:
             return (0, 0)
         high, low = _pax.parse_integer(major), _pax.parse_integer(minor)
         return (
-            (_number(self.header[329:337]) or 0) if high is None else high,
-            (_number(self.header[337:345]) or 0) if low is None else low,
+            (number(self.header[329:337]) or 0) if high is None else high,
+            (number(self.header[337:345]) or 0) if low is None else low,
         )
 
     @property
@@ -203,7 +202,7 @@ class TarEntry:
         found = list(self._faults or ())
         if not _PLAIN_NUMBERS.fullmatch(self.header, 100, 148):
             for label, start, end in _NUMBERS:
-                if _number(self.header[start:end]) is None:
+                if number(self.header[start:end]) is None:
                     found.append(f"{label} field holds no number: {self.header[start:end]!r}")
         if self.pax:
             found.extend(_record_faults(self.pax))
@@ -263,7 +262,7 @@ class TarEntry:
 
     def _decimal(self, key: bytes, start: int, end: int) -> int:
         recorded = _pax.parse_integer(self.pax[key]) if key in self.pax else None
-        return (_number(self.header[start:end]) or 0) if recorded is None else recorded
+        return (number(self.header[start:end]) or 0) if recorded is None else recorded
 
     def _time(self, key: bytes, gnu: int, star: int) -> int | None:
         recorded = self.pax.get(key)
@@ -273,7 +272,7 @@ class TarEntry:
         start = gnu if header[257:263] == b"ustar " else star if header[508:512] == b"tar\0" else 0
         if not start or not header[start : start + 12].strip(b"\0 "):
             return None
-        seconds = _number(header[start : start + 12])
+        seconds = number(header[start : start + 12])
         return None if seconds is None else seconds * 10**9
 
     def _named(self, start: int) -> bytes:
@@ -336,7 +335,7 @@ class TarDecoder:
                     globals_.clear()
                 pending = self._without_member(pending)
                 continue
-            if not _checksum_ok(block):
+            if not checksum_ok(block):
                 pending = self._without_member(pending)
                 if not lost and not self.ended:
                     self._fault(offset, "no valid header here; reading goes on at the next one")
@@ -406,7 +405,7 @@ class TarDecoder:
             self._fault(entry.header_offset, f"{entry.name!r}: {fault}")
 
     def _extension(self, block: bytes, offset: int, pending: _Pending, globals_: dict[bytes, bytes]) -> TarEntry | None:
-        size = _number(block[124:136])
+        size = number(block[124:136])
         flag = chr(block[156])
         if size is None or size < 0 or size > _MAX_EXTENSION:
             pending.note(f"extension header {flag!r} of impossible size {size} at {offset} is passed over")
@@ -487,19 +486,19 @@ class TarDecoder:
         if block[257:263] == b"ustar\0" and block[345]:
             prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
             name = prefix.split(b"\0", 1)[0] + b"/" + name
-        elif block[345] and block[257:262] == b"ustar" and _gnu_prefix(block):
+        elif block[345] and block[257:262] == b"ustar" and has_gnu_prefix(block):
             name = block[345:500].split(b"\0", 1)[0] + b"/" + name
             faults.append("GNU header with a ustar name prefix")
         flag = entry.typeflag
-        size = _number(block[124:136])
+        size = number(block[124:136])
         if records:
             name = records.get(b"path") or name
             if recorded := records.get(b"size"):
-                number = _pax.parse_integer(recorded)
-                if number is None:
+                stated = _pax.parse_integer(recorded)
+                if stated is None:
                     faults.append(f"size record holds no number: {recorded[:40]!r}")
                 else:
-                    size = number
+                    size = stated
         if size is None or size < 0 or size >= 1 << 63:
             faults.append(f"impossible size {size}; the content cannot be found")
             size = 0
@@ -530,7 +529,7 @@ class TarDecoder:
         Old writers state the size of a hard link's target without storing it, pax writers store the content as well.
         """
         following = self._stream.peek(BLOCK_SIZE)
-        return len(following) < BLOCK_SIZE or following == _ZERO or _checksum_ok(following)
+        return len(following) < BLOCK_SIZE or following == _ZERO or checksum_ok(following)
 
 
 class _Pending:
@@ -558,43 +557,6 @@ def _text(name: bytes) -> str:
 _NO_TIMES = bytes(24)
 _TIMES = frozenset([b"mtime", b"atime", b"ctime"])
 _HARMLESS = frozenset([b"path", b"linkpath", b"size", b"uname", b"gname", b"comment", b"charset", b"hdrcharset"])
-_OCTAL = re.compile(rb"[ \0]*(-?[0-7]*)[ \0]*(?:\0.*)?", re.DOTALL)
-
-
-def _number(field: bytes) -> int | None:
-    """A header number: octal text padded with spaces or NUL, or base-256 as GNU and star write it; None if neither."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
-        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = field.strip(b"\0 ")
-    if digits.isdigit():  # `int` alone would take 0o17 and 1_0 too
-        try:
-            return int(digits, 8)
-        except ValueError:
-            return None
-    found = _OCTAL.fullmatch(field)
-    if found is None:
-        return None
-    return int(found[1], 8) if found[1].strip(b"-") else 0
-
-
-def _checksum_ok(block: bytes) -> bool:
-    """Whether the header's checksum (of unsigned or, by old writers, signed bytes) is right."""
-    stored = _number(block[148:156])
-    if stored is None:
-        return False
-    if block.isascii():
-        # adler32's low half is 1 + the sum modulo 65521, which the sum of 512 ASCII bytes stays below
-        return (adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 256 == stored
-    rest = block[:148] + b"        " + block[156:]
-    unsigned = sum(rest)
-    return stored in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in rest))
-
-
-def _gnu_prefix(block: bytes) -> bool:
-    """Whether the fields that hold GNU's access and change times hold text instead, as an old Go writer left it."""
-    no_times = _number(block[345:357]) is None or _number(block[357:369]) is None
-    return no_times and block[345:500].split(b"\0", 1)[0].isascii()
 
 
 def _record_faults(records: Mapping[bytes, bytes]) -> Iterator[str]:

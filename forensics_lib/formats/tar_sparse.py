@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats import tar_header
 from forensics_lib.sources.stream import Stream
 
 if TYPE_CHECKING:
@@ -99,10 +100,8 @@ def _validate(parts: Sequence[tuple[int, int]], size: int, stored: int) -> int:
 
 
 def _old_map(header: bytes, stream: Stream) -> tuple[list[tuple[int, int]], int]:
-    from forensics_lib.formats.tar import _number
-
     def number(field: bytes) -> int:
-        value = _number(field)
+        value = tar_header.number(field)
         if value is None or value < 0:
             raise ValueError(f"no number: {field!r}")
         return value

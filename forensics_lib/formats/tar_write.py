@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from urllib.parse import quote_from_bytes
 
 from forensics_lib.errors import DamagedData, UnsupportedFormat
-from forensics_lib.formats.tar import BLOCK_SIZE
+from forensics_lib.formats.tar_header import BLOCK_SIZE
 
 __all__ = ["END_OF_ARCHIVE", "TarMember", "archive", "header", "padding"]
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.model import Origin
+from forensics_lib.sources._bounds import end_of
 from forensics_lib.sources.base import Source
 
 __all__ = ["JoinedSource", "MissingSource", "ZeroSource"]
@@ -34,8 +35,7 @@ class JoinedSource(Source):
         Raises:
             DamagedData: a part cannot be read there, or lies before the start.
         """
-        check_offset(self, offset)
-        end = min(offset + length, self.size)
+        end = end_of(self, offset, length)
         pieces = []
         index = bisect.bisect_right(self._starts, offset) - 1
         while offset < end:
@@ -75,8 +75,7 @@ class MissingSource(Source):
         Raises:
             DamagedData: always inside, with the reason.
         """
-        check_offset(self, offset)
-        if length <= 0 or offset >= self.size:
+        if end_of(self, offset, length) <= offset:
             return b""
         raise DamagedData(self.reason, origin=self.origin, offset=offset)
 
@@ -91,15 +90,4 @@ class ZeroSource(Source):
 
     def read_at(self, offset: int, length: int) -> bytes:
         """Zeros; short only at the end."""
-        check_offset(self, offset)
-        return bytes(max(0, min(length, self.size - offset)))
-
-
-def check_offset(source: Source, offset: int) -> None:
-    """Refuse a position before the start.
-
-    Raises:
-        DamagedData: the position is negative.
-    """
-    if offset < 0:
-        raise DamagedData(f"position {offset} lies before the start", origin=source.origin, offset=offset)
+        return bytes(max(0, end_of(self, offset, length) - offset))

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from forensics_lib.errors import ForensicsError
+from forensics_lib.model import Origin
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.file import FileSource
 
@@ -52,7 +53,7 @@ class Siblings:
             if path is None:
                 continue
             try:
-                return FileSource(path, self._origin("/".join(parts)), follow=False)
+                return FileSource(path, Origin("/".join(parts), self.source.origin.parent), follow=False)
             except ForensicsError:
                 continue
         return None
@@ -66,9 +67,6 @@ class Siblings:
             return path if path.parent.resolve() == path.parent else None
         except (OSError, ValueError, RuntimeError):  # a name no file can have, or links in a circle
             return None
-
-    def _origin(self, name: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
-        raise NotImplementedError
 
 
 def _candidates(recorded: str) -> list[tuple[str, ...]]:

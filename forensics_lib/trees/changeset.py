@@ -139,13 +139,30 @@ class _Plan:
         shared = node.inode and node.nlink > 1
         if shared and identity in self._stored:
             return replace(member, typeflag="1", linkname=self._stored[identity]), None
-        if node.size > self._room:
-            raise LimitExceeded(f"{node.path} is left out: {node.size} bytes do not fit here", origin=node.origin)
-        _read_through(node)
-        self._room -= node.size
+        size = self._readable(node)
+        self._room -= size
         if shared:
             self._stored[identity] = name
-        return replace(member, size=node.size), node
+        return replace(member, size=size), node if size else None
+
+    def _readable(self, node: Node) -> int:
+        """How many bytes of a file there are; found out by reading them, before a header says that they follow.
+
+        Raises:
+            ForensicsError: they cannot be read, or do not fit.
+        """
+        if node.size > self._room:
+            raise LimitExceeded(f"{node.path} is left out: {node.size} bytes do not fit here", origin=node.origin)
+        try:
+            size = sum(len(block) for block in node.source().blocks())
+        except ForensicsError as error:
+            raise DamagedData(f"{node.path} is left out: {error}", origin=node.origin) from error
+        if size > self._room:
+            raise LimitExceeded(f"{node.path} is left out: {size} bytes do not fit here", origin=node.origin)
+        if size != node.size:
+            message = f"{node.path} is stored with the {size} bytes that there are instead of {node.size}"
+            self._problems.add(node.origin, message)
+        return size
 
 
 def _whiteout(path: str) -> TarMember:
@@ -156,20 +173,6 @@ def _whiteout(path: str) -> TarMember:
     """
     parent, _, name = path.lstrip("/").rpartition("/")
     return TarMember(f"{parent}/{_WHITEOUT}{name}" if parent else f"{_WHITEOUT}{name}", mode=0)
-
-
-def _read_through(node: Node) -> None:
-    """Make sure that a file can be read before its header says that it follows.
-
-    Raises:
-        ForensicsError: it cannot.
-    """
-    try:
-        size = sum(len(block) for block in node.source().blocks())
-    except ForensicsError as error:
-        raise DamagedData(f"{node.path} is left out: {error}", origin=node.origin) from error
-    if size != node.size:
-        raise DamagedData(f"{node.path} is left out: {size} of its {node.size} bytes are there", origin=node.origin)
 
 
 def _major_minor(rdev: int) -> tuple[int, int]:

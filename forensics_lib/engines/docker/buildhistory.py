@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from forensics_lib.engines.findings import _CREDENTIALS_IN_URL, _SECRET_NAME, _SECRET_VALUE, mask
+from forensics_lib.engines.findings import is_secret, mask
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.protobuf import Message
 from forensics_lib.model import Origin, utc_from_ns
@@ -157,7 +157,10 @@ class BuildRecord:
     @property
     def masked_attrs(self) -> tuple[tuple[str, str], ...]:
         """The settings with values masked that look secret or whose names do."""
-        return tuple((name, mask(value) if _is_secret(name, value) else value) for name, value in self.attrs)
+        return tuple(
+            (name, mask(value) if is_secret(name.removeprefix(_BUILD_ARG), value) else value)
+            for name, value in self.attrs
+        )
 
     @property
     def context(self) -> str:
@@ -233,13 +236,6 @@ def _timestamp(message: Message, number: int) -> int | None:
         return None
     time = message.message(number)
     return time.signed(1) * 10**9 + time.signed(2)
-
-
-def _is_secret(name: str, value: str) -> bool:
-    name = name.removeprefix(_BUILD_ARG)
-    return bool(value) and any(
-        (_SECRET_NAME.search(name), _SECRET_VALUE.search(value), _CREDENTIALS_IN_URL.search(value))
-    )
 
 
 def _notes(reader: DocumentReader) -> Iterator[tuple[str, ClientNote]]:

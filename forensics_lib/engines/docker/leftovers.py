@@ -25,6 +25,11 @@ def report_leftovers(docker: DockerRoot) -> None:
                 record.config_origin, f"container {name} is half removed; {_left_of_container(docker, record)}"
             )
     known = {record.id for record in docker.records}
+    for record in docker.records:  # an image that is mounted into a container has a writable layer of its own
+        points = record.config.object("MountPoints")
+        known |= {
+            points.object(place).text("ID") for place in points.raw if points.object(place).text("Type") == "image"
+        }
     for name in docker.storage_drivers:
         driver, layers = docker.driver(name), docker.layer_db(name)
         for layer in layers.removing:
@@ -33,9 +38,9 @@ def report_leftovers(docker: DockerRoot) -> None:
         for layer in layers.unfinished:
             problems.add(layer.origin, f"a pull or build was interrupted; {_left_of_layer(driver, layer)}")
         for mount in layers.mounts.values():
-            if mount.container_id not in known:
+            if not {mount.container_id, mount.mount_id} & known:
                 left = _count(driver, mount.mount_id)
-                what = f"writable layer {mount.container_id} has no container (a removed one, or an image mount)"
+                what = f"writable layer {mount.container_id} has no container: it was removed"
                 problems.add(mount.origin, f"{what}; {left}")
 
 

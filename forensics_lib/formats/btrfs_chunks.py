@@ -1,0 +1,223 @@
+"""Where the logical addresses of a btrfs file system lie on its devices.
+
+Format: Linux ``include/uapi/linux/btrfs_tree.h`` (struct btrfs_chunk); the btrfs manual, *profiles*.
+"""
+
+from __future__ import annotations
+
+import bisect
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from forensics_lib.errors import DamagedData
+from forensics_lib.model import Origin
+from forensics_lib.sources.base import Source
+
+__all__ = ["Chunk", "ChunkMap", "Piece", "Stripe", "parse_chunk"]
+
+_CHUNK = struct.Struct("<QQQQIIIHH")
+_STRIPE = struct.Struct("<QQ16s")
+_RAID0, _RAID10, _RAID5, _RAID6 = 0x8, 0x40, 0x80, 0x100
+_STRIPED = _RAID0 | _RAID10 | _RAID5 | _RAID6
+_PARITIES = {_RAID5: 1, _RAID6: 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Stripe:
+    """The part of a chunk that lies on one device.
+
+    Attributes:
+        device: the device's number.
+        offset: where on it the part begins.
+        device_uuid: the device's 16 bytes.
+    """
+
+    device: int
+    offset: int
+    device_uuid: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of bytes on one device.
+
+    Attributes:
+        device: the device's number.
+        offset: where on it the run begins.
+        length: bytes.
+    """
+
+    device: int
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A run of logical addresses that share a profile (single, DUP, RAID …).
+
+    Attributes:
+        start: first logical address.
+        length: bytes.
+        kind: what it holds and its profile, as flags.
+        stripe_length: bytes that lie together on a device before the next one follows.
+        stripes: its parts.
+        mirrors: how many copies there are.
+    """
+
+    start: int
+    length: int
+    kind: int
+    stripe_length: int
+    stripes: tuple[Stripe, ...]
+    mirrors: int
+
+    def piece(self, offset: int, length: int, mirror: int) -> Piece:
+        """Where a copy of the byte at an offset of this chunk lies, and how many bytes follow it there."""
+        if not self.kind & _STRIPED:
+            stripe = self.stripes[mirror]
+            return Piece(stripe.device, stripe.offset + offset, min(length, self.length - offset))
+        number, within = divmod(offset, self.stripe_length)
+        if self.kind & (_RAID5 | _RAID6):
+            count = len(self.stripes) - _PARITIES[self.kind & (_RAID5 | _RAID6)]
+            row, column = divmod(number, count)
+            stripe = self.stripes[(row + column) % len(self.stripes)]
+        else:
+            row, column = divmod(number, len(self.stripes) // self.mirrors)
+            stripe = self.stripes[column * self.mirrors + mirror]
+        at = stripe.offset + row * self.stripe_length + within
+        return Piece(stripe.device, at, min(length, self.stripe_length - within, self.length - offset))
+
+
+def parse_chunk(start: int, data: bytes) -> tuple[Chunk, int]:
+    """A chunk by its item, and the bytes that the item takes.
+
+    Args:
+        start: first logical address, which is the offset of the item's key.
+        data: begins with the item.
+
+    Raises:
+        DamagedData: it contradicts itself.
+    """
+    if len(data) < _CHUNK.size:
+        raise DamagedData(f"chunk {start} is cut off")
+    length, _owner, stripe_length, kind, _align, _width, _sector, count, sub_stripes = _CHUNK.unpack_from(data)
+    size = _CHUNK.size + count * _STRIPE.size
+    if len(data) < size or not count or not length:
+        raise DamagedData(f"chunk {start} is cut off")
+    if kind & _RAID10:
+        mirrors = sub_stripes
+    elif kind & (_RAID0 | _RAID5 | _RAID6):
+        mirrors = 1
+    else:
+        mirrors = count
+    parities = _PARITIES.get(kind & (_RAID5 | _RAID6), 0)
+    if not mirrors or count % mirrors or count <= parities or (kind & _STRIPED and not stripe_length):
+        raise DamagedData(f"chunk {start} has impossible stripes")
+    if kind & _RAID5 and kind & _RAID6:
+        raise DamagedData(f"chunk {start} has two profiles")
+    stripes = tuple(Stripe(*_STRIPE.unpack_from(data, _CHUNK.size + index * _STRIPE.size)) for index in range(count))
+    return Chunk(start, length, kind, stripe_length, stripes, mirrors), size
+
+
+class ChunkMap:
+    """Reads logical addresses.
+
+    Args:
+        devices: what there is of the devices, by number.
+        origin: named in errors.
+
+    Attributes:
+        chunks: by first address.
+    """
+
+    def __init__(self, devices: Mapping[int, Source], origin: Origin) -> None:
+        """Begin without chunks."""
+        self.devices = devices
+        self.origin = origin
+        self.chunks: dict[int, Chunk] = {}
+        self._starts: list[int] = []
+
+    def add(self, chunk: Chunk) -> None:
+        """Add a chunk, or take it in place of one that starts at the same address.
+
+        Raises:
+            DamagedData: it overlaps another one.
+        """
+        if chunk.start not in self.chunks:
+            index = bisect.bisect_left(self._starts, chunk.start)
+            before = self.chunks[self._starts[index - 1]] if index else None
+            after = self._starts[index] if index < len(self._starts) else None
+            if (before is not None and before.start + before.length > chunk.start) or (
+                after is not None and chunk.start + chunk.length > after
+            ):
+                raise DamagedData(f"chunk {chunk.start} overlaps another", origin=self.origin)
+            self._starts.insert(index, chunk.start)
+        self.chunks[chunk.start] = chunk
+
+    def chunk(self, logical: int) -> Chunk:
+        """The chunk of a logical address.
+
+        Raises:
+            DamagedData: there is none.
+        """
+        index = bisect.bisect_right(self._starts, logical) - 1
+        chunk = self.chunks[self._starts[index]] if index >= 0 else None
+        if chunk is None or logical >= chunk.start + chunk.length:
+            raise DamagedData(f"logical address {logical} belongs to no chunk", origin=self.origin)
+        return chunk
+
+    def pieces(self, logical: int, length: int, mirror: int = 0) -> Iterator[Piece]:
+        """Where a copy of a range lies.
+
+        Args:
+            logical: first address.
+            length: bytes.
+            mirror: which copy; chunks that have fewer give their last.
+
+        Raises:
+            DamagedData: part of the range belongs to no chunk.
+        """
+        while length > 0:
+            chunk = self.chunk(logical)
+            piece = chunk.piece(logical - chunk.start, length, min(mirror, chunk.mirrors - 1))
+            yield piece
+            logical += piece.length
+            length -= piece.length
+
+    def read(self, logical: int, length: int) -> bytes:
+        """A range of logical addresses; of each part the first copy that can be read.
+
+        Raises:
+            DamagedData: part of the range cannot be read, or its only copy lies on a device that is missing.
+        """
+        data = []
+        while length > 0:
+            chunk = self.chunk(logical)
+            for mirror in range(chunk.mirrors):
+                piece = chunk.piece(logical - chunk.start, length, mirror)
+                try:
+                    data.append(self.read_piece(piece))
+                    break
+                except DamagedData:
+                    if mirror + 1 == chunk.mirrors:
+                        raise
+            logical += piece.length
+            length -= piece.length
+        return data[0] if len(data) == 1 else b"".join(data)
+
+    def read_piece(self, piece: Piece) -> bytes:
+        """A run of bytes of one device.
+
+        Raises:
+            DamagedData: it cannot be read, or the device is missing.
+        """
+        device = self.devices.get(piece.device)
+        if device is None:
+            message = f"device {piece.device} is missing, {piece.length} bytes of it are needed"
+            raise DamagedData(message, origin=self.origin, offset=piece.offset)
+        data = device.read_at(piece.offset, piece.length)
+        if len(data) < piece.length:
+            raise DamagedData(f"device {piece.device} is cut off", origin=device.origin, offset=piece.offset)
+        return data
