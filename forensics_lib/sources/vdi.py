@@ -21,7 +21,7 @@ from forensics_lib.sources.joined import MissingSource
 __all__ = ["Vdi"]
 
 _PREHEADER = Struct("<II")  # at 0x40: signature, version
-_HEADER = Struct("<II4x256xII16xQIIII16s16s16s16s")  # at 0x48
+_HEADER = Struct("<II4x256xII20xQIIII16s16s16s16s")  # at 0x48
 _VERSION_1_1 = 0x0001_0001
 _KINDS = {1: "dynamic", 2: "static", 3: "undo", 4: "differencing"}
 _UNALLOCATED, _DISCARDED = 0xFFFF_FFFF, 0xFFFF_FFFE
