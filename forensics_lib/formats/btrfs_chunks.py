@@ -21,6 +21,7 @@ _STRIPE = struct.Struct("<QQ16s")
 _RAID0, _RAID10, _RAID5, _RAID6 = 0x8, 0x40, 0x80, 0x100
 _STRIPED = _RAID0 | _RAID10 | _RAID5 | _RAID6
 _PARITIES = {_RAID5: 1, _RAID6: 2}
+_SHORTEST_STRIPE = 4096  # Linux writes 65,536
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,7 @@ def parse_chunk(start: int, data: bytes) -> tuple[Chunk, int]:
     else:
         mirrors = count
     parities = _PARITIES.get(kind & (_RAID5 | _RAID6), 0)
-    if not mirrors or count % mirrors or count <= parities or (kind & _STRIPED and not stripe_length):
+    if not mirrors or count % mirrors or count <= parities or (kind & _STRIPED and stripe_length < _SHORTEST_STRIPE):
         raise DamagedData(f"chunk {start} has impossible stripes")
     if kind & _RAID5 and kind & _RAID6:
         raise DamagedData(f"chunk {start} has two profiles")

@@ -11,11 +11,9 @@ from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
 
-__all__ = ["ForkFormat", "XfsInode", "decode_inode", "time_ns"]
+__all__ = ["ForkFormat", "XfsInode", "decode_inode"]
 
-_CORE = struct.Struct(">HHBBHIII4xQqqqQQ4xIHBb6xHI4x")  # 100 bytes, up to the forks of versions 1 and 2
-_TAIL = struct.Struct(">12xQQ16xqQ")  # of version 3, from byte 100 on: lsn, flags2, creation time, own number
-_CORE_3 = struct.Struct(_CORE.format + _TAIL.format[1:])
+_FIELDS = struct.Struct(">HHBBHIII4xQqqqQQ4xIHBb6xHI4x" + "12xQQ16xqQ")  # versions 1 and 2 end where the gap is
 _MAGIC = 0x494E
 _FORKS = 100
 _FORKS_3 = 176
@@ -136,7 +134,7 @@ def decode_inode(data: bytes, at: int, size: int, number: int, offset: int) -> X
     (
         magic, mode, version, format_, old_nlink, uid, gid, nlink, large_extents, atime, mtime, ctime, length, blocks,
         extents, attribute_extents, fork_offset, attribute_format, flags, generation, lsn, flags2, btime, own_number,
-    ) = _CORE_3.unpack_from(raw)  # fmt: skip
+    ) = _FIELDS.unpack_from(raw)  # fmt: skip
     created: int | None = None
     if version > 2:
         if flags2 & _BIGTIME:
@@ -164,11 +162,6 @@ def decode_inode(data: bytes, at: int, size: int, number: int, offset: int) -> X
         number, offset, mode, version, format_, uid, gid, nlink, atime, mtime, ctime, created, length, blocks,
         extents, attribute_extents, fork_offset * 8, attribute_format, flags, flags2, generation, lsn, own_number, raw,
     )  # fmt: skip
-
-
-def time_ns(stored: int, *, bigtime: bool) -> int:
-    """A stored time, taken as a signed number of 64 bits, as nanoseconds since 1970."""
-    return (stored & 0xFFFFFFFFFFFFFFFF) - _BIGTIME_EPOCH if bigtime else _seconds(stored)
 
 
 def _seconds(stored: int) -> int:

@@ -66,6 +66,7 @@ class _Table:
     base: int
     end: int
     checked: bool
+    index: array[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +80,9 @@ class Ewf(Source):
     """The disk inside an E01 image, which may be split over many segment files.
 
     Reads the EWF-E01 and EWF-S01 (SMART) formats as EnCase 1 to 7, FTK Imager, linen and ewfacquire write them,
-    compressed or not. A missing or truncated segment leaves a hole of known place and size; the rest is read. Not read:
-    logical evidence files (L01) and the second version of the format (Ex01).
+    compressed or not. A missing or truncated segment leaves a hole of known place and size; the rest is read, also
+    chunks whose index is lost: they are found again one behind the other. Not read: logical evidence files (L01) and
+    the second version of the format (Ex01).
 
     A damaged compressed chunk raises; an uncompressed one whose checksum is wrong is handed out as it is stored, and
     the mismatch recorded as a problem.
@@ -183,7 +185,7 @@ class Ewf(Source):
         return data[:length]
 
     def _index(self, place: int, table: _Table) -> array[int]:
-        index = self._indexes.get(place)
+        index = table.index or self._indexes.get(place)
         if index is None:
             raw = array("I", read_exactly(table.segment, table.position, table.entries * 4, "a table of chunks"))
             index = _positions(raw, table.base)
@@ -218,8 +220,8 @@ class Ewf(Source):
         expected, ended = 1, ""
         for number, segment in numbered.items():
             if number != expected:
-                missing = f"segment {expected}" if number == expected + 1 else f"segments {expected} to {number - 1}"
-                self._note(segment.origin, f"{missing} of the image is missing")
+                which = f"segment {expected} is" if number == expected + 1 else f"segments {expected} to {number - 1} are"
+                self._note(segment.origin, f"{which} missing")
                 runs.append(None)
             tables, ended = self._read_segment(segment)
             runs.extend(tables)
@@ -227,20 +229,23 @@ class Ewf(Source):
                 runs.append(None)
             expected = number + 1
         if ended == "next":
-            self._note(self.origin, f"segment {expected} of the image is missing, and all after it")
+            self._note(self.origin, f"segment {expected} is missing, and all after it")
         return runs, ended == "done"
 
     def _read_segment(self, segment: Source) -> tuple[list[_Table], str]:
         """The tables of one segment, and the name of its last section."""
         tables: list[_Table] = []
-        last, data_end = "", 0
+        last = ""
+        data: _Section | None = None  # whose table was not seen yet
+        data_end = 0
         try:
             for section in self._sections(segment):
                 last = section.kind
                 if last == "sectors":
-                    data_end = section.end
+                    data, data_end = section, section.end
                 elif last == "table":
                     tables.append(self._table(segment, section, data_end))
+                    data = None
                 elif last == "table2" and tables and not tables[-1].checked:
                     again = self._table(segment, section, data_end)
                     if again.checked:
@@ -250,6 +255,8 @@ class Ewf(Source):
         except ForensicsError as error:
             self.problems.add(segment.origin, error)
             last = ""
+            if data is not None and self.chunk_size:
+                tables.append(self._rebuilt(segment, data))
         for table in tables:
             if not table.checked:
                 self._note(segment.origin.to("table", table.position), "checksum of a table of chunks is wrong")
@@ -285,6 +292,30 @@ class Ewf(Source):
         if section.end - after == 4:  # SMART and the first EnCase have no checksum here, but chunks or nothing
             checked = checked and segment.read_at(after, 4) == _adler(data)
         return _Table(segment, position, count, base, data_end if data_end > base else section.end, checked)
+
+    def _rebuilt(self, segment: Source, data: _Section) -> _Table:
+        """The table of chunks whose index is lost: each begins where the one before it ends."""
+        index = array("Q")
+        position = data.start
+        end = min(data.end, segment.size)
+        while position < end:
+            stored = segment.read_at(position, min(2 * self.chunk_size + 1024, end - position))
+            decoder = zlib.decompressobj()
+            try:
+                whole = len(decoder.decompress(stored, self.chunk_size + 1)) == self.chunk_size and decoder.eof
+            except zlib.error:
+                whole = False
+            size = self.chunk_size
+            if whole:
+                index.append(position << 1 | 1)
+                position += len(stored) - len(decoder.unused_data)
+            elif _adler(stored[:size]) == stored[size : size + 4]:
+                index.append(position << 1)
+                position += size + 4
+            else:
+                break
+        self._note(segment.origin, f"an index of chunks is lost; {len(index)} chunks were found without it")
+        return _Table(segment, data.start, len(index), 0, position, checked=True, index=index)
 
     def _describe(self, segment: Source, section: _Section) -> None:
         """Take over what sections beside the chunks tell."""

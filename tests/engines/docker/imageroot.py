@@ -6,7 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,7 +194,8 @@ def merge(merged: dict[str, Entry], entries: Entries) -> None:
 
 def as_layer(entries: Entries) -> tuple[bytes, bytes]:
     """The archive of a layer and its tar-split record."""
-    archive, lines = b"", []
+    archive = b""
+    lines: list[bytes] = []
 
     def segment(data: bytes) -> None:
         nonlocal archive
@@ -215,7 +216,8 @@ def as_layer(entries: Entries) -> tuple[bytes, bytes]:
 
 
 def size_of(entries: Entries) -> int:
-    return sum(len(entry.data) + len(entry.fields.get("linkname", "")) * (entry.typeflag == "2") for entry in entries.values())
+    targets = (len(entry.fields["linkname"]) for entry in entries.values() if entry.typeflag == "2")
+    return sum(len(entry.data) for entry in entries.values()) + sum(targets)
 
 
 def digest_of(data: bytes) -> str:
@@ -224,7 +226,3 @@ def digest_of(data: bytes) -> str:
 
 def to_json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
-
-
-def names(paths: Iterable[str]) -> set[str]:
-    return set(paths)

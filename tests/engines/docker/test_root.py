@@ -200,7 +200,9 @@ def test_a_root_that_could_not_be_read_is_reported(at: str) -> None:
     assert "mode 0710" in message
 
 
-@pytest.mark.parametrize("entries", [{"/docker": folder(mode=0o755)}, {"/docker": folder(mode=0o710), "/docker/x": b""}])
+@pytest.mark.parametrize(
+    "entries", [{"/docker": folder(mode=0o755)}, {"/docker": folder(mode=0o710), "/docker/x": b""}]
+)
 def test_an_open_or_filled_folder_is_no_locked_root(entries: dict[str, Made]) -> None:
     assert found(entries) == []
 
@@ -220,7 +222,9 @@ def test_roots_of_a_loop_of_links() -> None:
     assert found({"/var/lib/docker": link("/var/lib/docker"), "/a": link("/b"), "/b": link("/a")}) == []
 
 
-NAMES = st.sampled_from(["containers", "image", "overlay2", "layerdb", "volumes", "metadata.db", "network", "graph", ID])
+NAMES = st.sampled_from(
+    ["containers", "image", "overlay2", "layerdb", "volumes", "metadata.db", "network", "graph", ID]
+)
 PATHS = st.lists(NAMES, min_size=1, max_size=5).map(lambda names: "/" + "/".join(names))
 
 

@@ -1,0 +1,171 @@
+from __future__ import annotations
+
+import json
+import random
+import stat
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import forensics_lib as fl
+from forensics_lib.errors import DamagedData
+from forensics_lib.formats.ext4 import ExtGeometry, is_ext
+from forensics_lib.formats.jbd2 import Journal
+from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.sources.base import BytesSource
+from forensics_lib.sources.decompress import decompress, sniff
+from forensics_lib.sources.file import FileSource
+from forensics_lib.trees.base import NodeKind
+from forensics_lib.trees.ext import ExtTree
+
+DISKS = Path(__file__).parents[2] / "fixtures" / "disks"
+IMAGES = ("ext2", "ext4", "ext4-crash")
+
+
+def unpacked(name: str, folder: Path) -> Path:
+    packed = FileSource(DISKS / f"{name}.img.zst")
+    path = folder / f"{name}.img"
+    with path.open("wb") as file:
+        for block in decompress(packed.blocks(), sniff(packed.read_at(0, 16)), packed.origin):
+            if block.strip(b"\0"):
+                file.write(block)
+            else:
+                file.seek(len(block), 1)
+        file.truncate()
+    return path
+
+
+def truth(name: str) -> dict[str, dict[str, Any]]:
+    rows: dict[str, dict[str, Any]] = json.loads((DISKS / f"{name}.json").read_text())
+    return rows
+
+
+@pytest.fixture(scope="module", params=IMAGES)
+def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    return request.param, unpacked(request.param, tmp_path_factory.mktemp("disk"))
+
+
+def test_every_path_is_as_the_kernel_said(disk: tuple[str, Path]) -> None:
+    name, path = disk
+    wanted = truth(name)
+    tree = ExtTree(FileSource(path), ProblemLog())
+    nodes = {node.path: node for node in tree.walk()}
+    assert nodes.keys() == wanted.keys()
+    for place, row in wanted.items():
+        node = nodes[place]
+        found: dict[str, Any] = {
+            "mode": stat.S_IMODE(row["mode"]),
+            "uid": node.uid,
+            "gid": node.gid,
+            "nlink": node.nlink,
+            "mtime_ns": node.mtime_ns,
+            "ctime_ns": node.ctime_ns,
+            "rdev": node.rdev if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else 0,
+            "xattrs": {key: value.hex() for key, value in node.xattrs.items()},
+        }
+        if node.kind is NodeKind.FILE:
+            found |= {"size": node.size, "sha256": fl_sha256(node.read())}
+        if node.kind is NodeKind.SYMLINK:
+            assert node.target is not None
+            found["target"] = node.target.encode("utf-8", "surrogateescape").hex()
+        assert node.mode == found["mode"]
+        assert found == row | {"mode": found["mode"]}, place
+
+
+def fl_sha256(data: bytes) -> str:
+    import hashlib
+
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_the_journal_of_a_crash_is_replayed(tmp_path: Path) -> None:
+    path = unpacked("ext4-crash", tmp_path)
+    problems = ProblemLog()
+    tree = ExtTree(FileSource(path), problems)
+    assert tree.read("/late/arrival") == b"only in the journal"
+    assert "/etc/empty" not in tree
+    assert tree.replayed > 0
+    assert any("journal was replayed in memory" in problem.message for problem in problems.rows)
+
+
+def test_whiteouts_and_opaque_marks_are_there(tmp_path: Path) -> None:
+    tree = ExtTree(FileSource(unpacked("ext4", tmp_path)), ProblemLog())
+    assert (tree.node("/whiteout").kind, tree.node("/whiteout").rdev) == (NodeKind.CHAR, 0)
+    assert tree.node("/opaque").xattrs == {"trusted.overlay.opaque": b"y"}
+
+
+def test_the_kit_and_the_extents_give_the_same_bytes(tmp_path: Path) -> None:
+    tree = ExtTree(FileSource(unpacked("ext4-crash", tmp_path)), ProblemLog())
+    for node in tree.walk():
+        if node.kind is NodeKind.FILE and node.size:
+            assert tree.read_file(node.inode, 0, node.size) == node.read(), node.path
+
+
+def test_a_disk_opens_as_evidence(tmp_path: Path) -> None:
+    path = unpacked("ext4", tmp_path)
+    with fl.open(path) as ev:
+        assert ev.kind is fl.EvidenceKind.DISK_IMAGE
+        (filesystem,) = ev.filesystems
+        assert (filesystem.type, filesystem.size) == ("ext", 16 << 20)
+        assert filesystem.tree.read("/etc/hostname") == b"seized\n"
+        hashes = {row.path: row.sha256 for row in ev.hashes(kinds={"file"})}
+        wanted = {place: row["sha256"] for place, row in truth("ext4").items() if "sha256" in row}
+        assert hashes == wanted
+        assert [row.kind for row in ev.hashes(kinds={"evidence"})] == ["evidence"]
+
+
+def test_something_else_is_no_ext_file_system() -> None:
+    source = BytesSource(bytes(4096), Origin("zeros"))
+    assert not is_ext(source)
+    with pytest.raises(DamagedData, match="no ext superblock"):
+        ExtGeometry(source)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flipped_bits_are_problems_and_never_crashes(seed: int, tmp_path: Path) -> None:
+    rng = random.Random(seed)
+    data = bytearray(unpacked("ext4-crash", tmp_path).read_bytes())
+    used = [at for at in range(0, len(data), 1024) if any(data[at : at + 1024])]
+    for _ in range(200):
+        at = rng.choice(used) + rng.randrange(1024)
+        data[at] ^= 1 << rng.randrange(8)
+    path = tmp_path / "damaged.img"
+    path.write_bytes(data)
+    problems = ProblemLog()
+    try:
+        tree = ExtTree(FileSource(path), problems)
+        for count, node in enumerate(tree.walk()):
+            if node.kind is NodeKind.FILE and node.size < 1 << 20:
+                try:
+                    node.read()
+                except fl.ForensicsError:
+                    continue
+            if count > 5000:
+                break
+    except fl.ForensicsError:
+        pass
+
+
+def test_a_revoked_block_is_not_replayed() -> None:
+    def header(kind: int, sequence: int) -> bytes:
+        return struct.pack(">III", 0xC03B3998, kind, sequence)
+
+    superblock = header(4, 0) + struct.pack(">5I", 1024, 16, 1, 7, 1) + struct.pack(">IIII", 0, 0, 0x1, 0)
+    tags = struct.pack(">IHH", 40, 0, 0x2) + struct.pack(">IHH", 41, 0, 0x2 | 0x8)
+    blocks = [
+        superblock,
+        header(1, 7) + tags,
+        b"forty",
+        b"forty-one",
+        header(2, 7),
+        header(5, 8) + struct.pack(">I", 20) + struct.pack(">I", 40),
+        header(2, 8),
+        header(1, 9) + struct.pack(">IHH", 42, 0, 0x2 | 0x8),
+        b"never committed",
+    ]
+    journal = Journal(lambda number: blocks[number].ljust(1024, b"\0") if number < len(blocks) else b"", Origin("log"))
+    assert set(journal.blocks) == {41}
+    assert journal.blocks[41].at == 3
+    assert journal.transactions == 2
