@@ -29,7 +29,7 @@ from forensics_lib.engines.findings import Finding, findings_of
 from forensics_lib.engines.logs import LogRecord
 from forensics_lib.engines.network import Network
 from forensics_lib.engines.volume import Volume
-from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.images.image import Image
 from forensics_lib.model import Origin
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["DockerRoot"]
 
 _DEFAULT_ROOT = "/var/lib/docker"
+_IN_CONTAINERD = "its files lie in containerd's image store (snapshotter {}), which is not read yet"
 _SNAPSHOT_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow"])
 
 
@@ -100,6 +101,7 @@ class DockerRoot:
     def containers(self) -> list[Container]:
         """All containers, newest first as ``docker ps -a``."""
         names = self._link_names
+        self._note_store()
         found = []
         for record in self.records:
             self._note_state(record)
@@ -220,6 +222,13 @@ class DockerRoot:
                         yield record.key, record.value, record.origin
         except ForensicsError as error:
             self.reader.problems.add(origin, error)
+
+    def _note_store(self) -> None:
+        """Say once when containers or images lie in a store that is not read."""
+        drivers = {record.parts.storage_driver for record in self.records} - _SNAPSHOT_DRIVERS - {""}
+        for driver in sorted(drivers):
+            message = _IN_CONTAINERD.format(driver) + "; images of that store are not listed"
+            self.reader.problems.add(self.reader.origin.to(self.root.path.lstrip("/")), UnsupportedFormat(message))
 
     def _note_state(self, record: ContainerRecord) -> None:
         if record.config.object("State").flag("Running"):
@@ -358,6 +367,8 @@ class _Backend:
         mount = self._docker.mount(self._record)
         if mount is None or not mount.mount_id:
             driver = self._record.parts.storage_driver
+            if driver not in _SNAPSHOT_DRIVERS:
+                raise UnsupportedFormat(f"container {self._record.id}: {_IN_CONTAINERD.format(driver)}")
             message = f"container {self._record.id}: its writable layer is not recorded by the driver {driver}"
             raise DamagedData(message, origin=self._record.config_origin)
         return mount

@@ -76,7 +76,9 @@ def inspect_container(
     else:
         answer["Storage"] = {"RootFS": {"Snapshot": {"Name": config.text("Driver")}}}
     if config.get("ImageManifest") is not None:
-        answer["ImageManifestDescriptor"] = config.get("ImageManifest")
+        manifest = config.object("ImageManifest").raw
+        platform = config.object("ImagePlatform").raw
+        answer["ImageManifestDescriptor"] = manifest | ({"platform": platform} if platform else {})
     return answer
 
 

@@ -1,0 +1,111 @@
+"""The bytes of a file of a btrfs file system, put together from its extents."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+
+from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
+from forensics_lib.formats.btrfs_chunks import ChunkMap
+from forensics_lib.formats.btrfs_compression import LARGEST_EXTENT, unpack
+from forensics_lib.formats.btrfs_items import ExtentKind, FileExtent
+from forensics_lib.model import Origin
+from forensics_lib.sources.base import Source
+
+__all__ = ["BtrfsContent"]
+
+
+class BtrfsContent(Source):
+    """A file: holes and preallocated space as zeros, compressed extents unpacked when they are read.
+
+    Args:
+        chunks: reads logical addresses.
+        extents: (offset in the file, extent), ascending.
+        size: bytes of the file.
+        sector_size: bytes of a sector of the file system.
+        origin: the inode.
+    """
+
+    def __init__(
+        self,
+        chunks: ChunkMap,
+        extents: Sequence[tuple[int, FileExtent]],
+        size: int,
+        sector_size: int,
+        origin: Origin,
+    ) -> None:
+        """Serve the extents as one run of bytes."""
+        self.extents = tuple(extents)
+        self.size = size
+        self.origin = origin
+        self._chunks = chunks
+        self._sector_size = sector_size
+        self._starts = [start for start, _ in self.extents]
+        self._unpacked: tuple[FileExtent | None, bytes] = (None, b"")  # the last one, for reads in small steps
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position, holes as zeros; short only at the end.
+
+        Raises:
+            DamagedData: an extent cannot be read, contradicts itself, or lies on a device that is missing.
+            UnsupportedFormat: an extent is compressed or encrypted in an unknown way.
+        """
+        if offset < 0:
+            raise DamagedData(f"position {offset} lies before the start", origin=self.origin, offset=offset)
+        end = min(offset + length, self.size)
+        if offset >= end:
+            return b""
+        first = max(0, bisect.bisect_right(self._starts, offset) - 1)
+        last = bisect.bisect_left(self._starts, end)
+        if last - first == 1:
+            start, extent = self.extents[first]
+            if start <= offset and end <= start + extent.length:
+                return self._bytes(start, extent, offset - start, end - offset)
+        data = bytearray(end - offset)
+        for start, extent in self.extents[first:last]:
+            begin, stop = max(start, offset), min(start + extent.length, end)
+            if begin < stop:
+                data[begin - offset : stop - offset] = self._bytes(start, extent, begin - start, stop - begin)
+        return bytes(data)
+
+    def _bytes(self, start: int, extent: FileExtent, offset: int, length: int) -> bytes:
+        """Part of an extent that begins at `start` of the file."""
+        try:
+            return self._part(extent, offset, length)
+        except ForensicsError as error:
+            message = f"extent at {start} cannot be read: {error}"
+            if isinstance(error, DamagedData):
+                raise DamagedData(message, origin=self.origin, offset=start + offset) from error
+            raise UnsupportedFormat(message) from error
+
+    def _part(self, extent: FileExtent, offset: int, length: int) -> bytes:
+        if extent.encoded:
+            raise UnsupportedFormat("it is encrypted or encoded in an unknown way")
+        hole = extent.kind is not ExtentKind.INLINE and not extent.logical
+        if hole or extent.kind is ExtentKind.PREALLOCATED:
+            return bytes(length)
+        at = extent.offset + offset
+        if extent.compression:
+            data = self._unpack(extent)[at : at + length]
+        elif extent.kind is ExtentKind.INLINE:
+            data = extent.inline[at : at + length]
+        elif at + length > extent.stored:
+            raise DamagedData("it is longer than what is stored")
+        else:
+            return self._chunks.read(extent.logical + at, length)
+        if len(data) < length:
+            raise DamagedData("it is longer than what is stored")
+        return data
+
+    def _unpack(self, extent: FileExtent) -> bytes:
+        known, data = self._unpacked
+        if known is extent:
+            return data
+        packed = extent.inline
+        if extent.kind is not ExtentKind.INLINE:
+            if extent.stored > LARGEST_EXTENT:
+                raise DamagedData(f"it is compressed and of {extent.stored} bytes")
+            packed = self._chunks.read(extent.logical, extent.stored)
+        data = unpack(packed, extent.compression, extent.unpacked, self._sector_size)
+        self._unpacked = (extent, data)
+        return data
