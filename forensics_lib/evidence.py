@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from forensics_lib.engines.docker.engine import DockerRoot
     from forensics_lib.engines.docker.ownership import Owner
     from forensics_lib.engines.docker.pulls import PullRecord
+    from forensics_lib.engines.host import HostFact
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
 
@@ -180,6 +181,17 @@ class Evidence:
     def artifacts(self) -> Table[Artifact]:
         """Manifests that are no images and belong to none: signatures, reports, attestations of absent images."""
         return Table(Artifact, self._artifacts, name="artifacts")
+
+    @property
+    def host(self) -> Table[HostFact]:
+        """What the host's own files tell: name, system, users, registry logins (masked), commands typed, logs."""
+        from forensics_lib.engines.host import HostFact, host_facts
+
+        def rows() -> Iterator[HostFact]:
+            for filesystem in self._opened.filesystems if self.kind in _FILES else ():
+                yield from host_facts(DocumentReader(filesystem.tree, self._problems), self._limits)
+
+        return Table(HostFact, rows, name="host")
 
     @property
     def filesystems(self) -> Table[FileSystem]:
