@@ -18,7 +18,7 @@ from forensics_lib.analysis.scan import CompiledRules, Match, rules_name, scan
 from forensics_lib.analysis.search import Hit, image_documents, search
 from forensics_lib.analysis.verify import verify_images
 from forensics_lib.custody import Custody
-from forensics_lib.errors import AmbiguousName, DamagedData, NotFound
+from forensics_lib.errors import AmbiguousName, DamagedData, NotFound, PathNotFound
 from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.images.docker_archive import DockerArchive, is_docker_archive
 from forensics_lib.images.image import Artifact, Image
@@ -88,6 +88,8 @@ class Evidence:
         shared_blobs: str | os.PathLike[str] | None = None,
     ) -> None:
         """Recognise the evidence and read its documents; see `open_evidence`."""
+        if not os.fspath(path):  # Path("") would be the present folder
+            raise PathNotFound("an empty path names no evidence")
         self.path = Path(path)
         self.custody = Custody()
         self._problems = ProblemLog(strict=strict)
@@ -279,8 +281,13 @@ class Evidence:
 
         def rows() -> Iterator[ArtifactHash]:
             inventory = self._inventory()
-            yield from hash_artifacts(inventory, tuple(algorithms), kinds, executor, self._progress, self._keep_digests)
-            self._finish("hash", algorithms=",".join(algorithms))
+            evidence: dict[str, str] = {}
+            keep = self._keep_digests
+            for row in hash_artifacts(inventory, tuple(algorithms), kinds, executor, self._progress, keep):
+                if row.kind == "evidence" and row.sha256 is not None:
+                    evidence["sha256"] = row.sha256
+                yield row
+            self._finish("hash", algorithms=",".join(algorithms), **evidence)
 
         return Table(ArtifactHash, rows, name="artifact hashes")
 

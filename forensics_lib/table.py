@@ -290,7 +290,7 @@ class Table(Generic[T_co]):
 
     def _arrow(self, extra: str) -> pyarrow.Table:
         pa = require("pyarrow", extra)
-        hints, rows = _annotations(self._row_type), self._rows()
+        hints, rows = _annotations(self._row_type, self._columns), self._rows()
         columns = [arrow_array(pa, (_value(row, name) for row in rows), hints.get(name)) for name in self._columns]
         return pa.table(columns, names=list(self._columns))
 
@@ -308,10 +308,19 @@ def _is_attribute(row_type: type, name: str) -> bool:
     return not name.startswith("_") and hasattr(row_type, name) and not callable(getattr(row_type, name))
 
 
-def _annotations(row_type: type) -> dict[str, object]:
-    """The types of the columns; none where an annotation cannot be resolved, e.g. imported for type checkers only."""
+def _annotations(row_type: type, columns: Iterable[str]) -> dict[str, object]:
+    """The types of the columns, be they fields or properties, as far as they can be told."""
+    hints = _resolved(row_type)
+    for column in columns:
+        if isinstance(attribute := getattr(row_type, column, None), property):
+            hints[column] = _resolved(attribute.fget).get("return")
+    return hints
+
+
+def _resolved(annotated: object) -> dict[str, object]:
+    """Annotations as types; none where one cannot be resolved, e.g. imported for type checkers only."""
     try:
-        return dict(get_type_hints(row_type))
+        return dict(get_type_hints(annotated))
     except (NameError, TypeError, AttributeError):
         return {}
 

@@ -25,6 +25,7 @@ DIR = FIXTURES / "dir.tar.xz"
 DIR_GZIP = FIXTURES / "dir-gzip.tar"
 UMOCI = FIXTURES / "umoci.tar"
 CHANGESETS = FIXTURES / "changesets.tar.zst"
+DOCKER_ROOT = FIXTURES / "docker-root.tar.zst"
 
 
 def inspected(identity: str) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import os
 import random
 import sys
@@ -218,8 +220,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             fl.open(str(path))
     (tmp_path / "dangling").symlink_to("nowhere")
-    with pytest.raises(fl.PathNotFound):
-        fl.open(tmp_path / "dangling")
+    for path in ("", tmp_path / "dangling"):
+        with pytest.raises(fl.PathNotFound):
+            fl.open(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")
@@ -312,6 +315,26 @@ def test_problems_and_custody_outlive_the_evidence(tmp_path: Path) -> None:
     assert evidence.problems
     assert [entry.action for entry in evidence.custody.entries][-2:] == ["open", "hash"]
     evidence.close()  # twice does no harm
+
+
+@pytest.mark.parametrize("files", [docker_save(RECIPE), {"etc/passwd": b"root"}], ids=["image", "file system"])
+def test_the_custody_holds_the_digest_of_what_was_hashed(tmp_path: Path, files: Files) -> None:
+    path = write_tar(files, tmp_path / "web.tar")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with fl.open(path) as evidence:
+        len(evidence.hashes())
+        len(evidence.hashes(kinds={"blob"}))
+    details = [json.loads(entry.details) for entry in evidence.custody.entries if entry.action == "hash"]
+    assert [one.get("sha256") for one in details] == [digest, None]
+
+
+def test_answers_of_closed_evidence(tmp_path: Path) -> None:
+    """What was not read before cannot be read any more, and is said to be so."""
+    evidence = fl.open(write_tar(docker_save(RECIPE), tmp_path / "web.tar"))
+    evidence.close()
+    assert all(row.kind == "layer" or not row.size for row in evidence.hashes())
+    assert not all(check.ok for check in evidence.verify())
+    assert any("it was closed" in problem.message for problem in evidence.problems)
 
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:

@@ -76,8 +76,11 @@ class UnpackedStack:
             if not layer.shares:
                 continue
             for node in layer.alone().walk():
-                if node.kind is NodeKind.FILE and node.size and not _same(final._lookup(node.path), node):
-                    by = next((at for at in range(index + 1, len(self._layers)) if self._hides(at, node)), index)
+                if node.kind is not NodeKind.FILE or not node.size:
+                    continue
+                own = self.tree(index + 1)._lookup(node.path)  # None for what is no file but a mark
+                if own is not None and not _same(final._lookup(node.path), own):
+                    by = next((at for at in range(index + 1, len(self._layers)) if self._hides(at, own)), index)
                     found.append(HiddenFile(node.path, node.size, index, by, node))
         return found
 

@@ -1,74 +1,223 @@
-"""A btrfs file system: its devices, its trees and its subvolumes.
+"""A btrfs file system: its devices and its trees.
 
 Format: Linux ``include/uapi/linux/btrfs_tree.h``; the btrfs on-disk format documentation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 
-from forensics_lib.errors import DamagedData, UnsupportedFormat
+from forensics_lib.errors import DamagedData, NotFound, UnsupportedFormat
 from forensics_lib.formats.btrfs_chunks import ChunkMap, parse_chunk
-from forensics_lib.formats.btrfs_content import BtrfsContent
+from forensics_lib.formats.btrfs_files import BtrfsFiles
 from forensics_lib.formats.btrfs_items import (
-    FileExtent,
     ItemKind,
     NameReference,
     RootItem,
     parse_directory,
-    parse_extended_references,
-    parse_extent,
-    parse_inode,
-    parse_references,
     parse_root,
     parse_root_reference,
 )
-from forensics_lib.formats.btrfs_node import MAX_OFFSET, BTree, Item, Key, NodeReader
-from forensics_lib.formats.btrfs_super import BtrfsSuperblock, is_btrfs, read_superblock
-from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.formats.btrfs_node import MAX_OFFSET, BTree, Item, Key, NodeReader, located
+from forensics_lib.formats.btrfs_super import BtrfsRoots, BtrfsSuperblock, is_btrfs, read_superblock
+from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
 
-__all__ = ["TOP_LEVEL", "BtrfsInode", "BtrfsVolume", "Subvolume", "is_btrfs"]
+__all__ = ["TOP_LEVEL", "BtrfsVolume", "is_btrfs"]
 
 TOP_LEVEL = 5
 """Number of the subvolume that holds all others."""
 
 _FIRST_FREE, _LAST_FREE = 256, (1 << 64) - 256
-_CHUNK_OBJECT, _DEVICE_OBJECT = 256, 1
-_KNOWN_FEATURES = 0x10FFF
+_CHUNK_OBJECT = 256
+_KEY = 17
+_SUPPORTED = 0x10FFF
 _FEATURES = {0x1000: "zoned devices", 0x2000: "extent tree v2", 0x4000: "RAID stripe tree"}
-_MAX_DEPTH = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Subvolume:
-    """A subvolume or snapshot.
+class BtrfsVolume:
+    """A file system on one or several devices: single, DUP, RAID 0, 1, 10, 1C3, 1C4, and RAID 5 and 6 without parity.
+
+    Not supported: the log tree (said in the problems), zoned devices, extent tree v2, RAID stripe trees, seed devices,
+    rebuilding from parity.
+
+    Args:
+        source: one of the devices.
+        problems: gets damage, and devices that are missing.
+        devices: the others.
 
     Attributes:
-        id: its number; 5 is the top level.
-        name: in the directory that it is mounted in; empty for the top level, and for deleted ones.
-        path: from the top level on; None where it is mounted nowhere, as deleted ones are.
-        parent: number of the subvolume that it is mounted in; None for the top level, and for deleted ones.
-        generation: the transaction that changed it last.
-        created_ns: nanoseconds since 1970; None where it is not recorded.
-        uuid: as people write it; empty where it has none.
-        parent_uuid: of the subvolume that it is a snapshot of; empty for others.
-        received_uuid: of the subvolume that it was sent from; empty for others.
-        read_only: it may not be written to.
-        deleted: it was deleted, and what it held is not all given back yet.
-        origin: where its root item lies.
+        superblock: the newest of all devices.
+        chunks: where logical addresses lie.
+        nodes: reads tree blocks.
+        root_tree: the tree of all trees.
+
+    Raises:
+        DamagedData: no such file system, or neither the current nor an earlier root can be read.
     """
 
-    id: int
-    name: str
-    path: str | None
-    parent: int | None
-    generation: int
-    created_ns: int | None
-    uuid: str
-    parent_uuid: str
-    received_uuid: str
-    read_only: bool
-    deleted: bool
-    origin: Origin
+    def __init__(self, source: Source, problems: ProblemLog, devices: Iterable[Source] = ()) -> None:
+        """Read the superblocks, the chunk tree and the top of the root tree."""
+        self.origin = source.origin
+        self._problems = problems
+        self._sources, self.superblock = self._assemble(source, devices)
+        self._say_what_is_not_shown()
+        self.chunks, self.nodes, self.root_tree = self._open()
+        used = {stripe.device for chunk in self.chunks.chunks.values() for stripe in chunk.stripes}
+        for missing in sorted(used - self._sources.keys()):
+            self._damage(f"device {missing} is missing")
+
+    def subvolumes(self) -> Iterator[tuple[int, Item]]:
+        """Number and root item of the top level and of every subvolume, deleted ones that are still there included."""
+        for low, high in ((TOP_LEVEL, TOP_LEVEL), (_FIRST_FREE, _LAST_FREE)):
+            keys = Key(low, ItemKind.ROOT, 0), Key(high, ItemKind.ROOT, MAX_OFFSET)
+            for item in self.root_tree.items(*keys, self._note):
+                if item.key.kind == ItemKind.ROOT:
+                    yield item.key.objectid, item
+
+    def root(self, number: int) -> RootItem:
+        """The root of a subvolume by its number.
+
+        Raises:
+            NotFound: there is no such subvolume.
+            DamagedData: its root item cannot be read.
+        """
+        item = self._root_item(number)
+        if item is None:
+            raise NotFound(f"there is no subvolume {number}")
+        with located(item):
+            return parse_root(item.data)
+
+    def files(self, number: int, root: RootItem | None = None) -> BtrfsFiles:
+        """The files of a subvolume by its number.
+
+        Raises:
+            NotFound: there is no such subvolume.
+            DamagedData: its root item cannot be read.
+        """
+        root = root or self.root(number)
+        tree = BTree(self.nodes, root.logical, root.level, root.generation)
+        origin = self.origin.to(f"subvolume {number}")
+        return BtrfsFiles(tree, self.chunks, self.superblock.sector_size, origin, self._problems)
+
+    def mount(self, number: int) -> tuple[int, NameReference] | None:
+        """The subvolume that another one is mounted in, and where; None where it is mounted nowhere.
+
+        Raises:
+            DamagedData: that cannot be read.
+        """
+        low, high = Key(number, ItemKind.ROOT_BACKREF, 0), Key(number, ItemKind.ROOT_BACKREF, MAX_OFFSET)
+        item = next(self.root_tree.items(low, high), None)  # Linux writes only one
+        if item is None:
+            return None
+        with located(item):
+            return item.key.offset, parse_root_reference(item.data)
+
+    @property
+    def default_subvolume(self) -> int:
+        """Number of the subvolume that is mounted unless another one is asked for."""
+        directory = self.superblock.root_directory
+        low, high = Key(directory, ItemKind.DIR_ITEM, 0), Key(directory, ItemKind.DIR_ITEM, MAX_OFFSET)
+        for item in self.root_tree.items(low, high, self._note):
+            try:
+                with located(item):
+                    for entry in parse_directory(item.data):
+                        if entry.name == b"default" and entry.kind == ItemKind.ROOT:
+                            return entry.objectid
+            except DamagedData as error:
+                self._note(error)
+        return TOP_LEVEL
+
+    def _assemble(self, source: Source, others: Iterable[Source]) -> tuple[dict[int, Source], BtrfsSuperblock]:
+        """The devices by number, and the newest superblock."""
+        newest = read_superblock(source)
+        devices = {newest.device_id: source}
+        fsid = newest.fsid
+        for device in (source, *others):
+            try:
+                superblock = read_superblock(device)
+            except DamagedData as error:
+                self._problems.add(device.origin, error)
+                continue
+            if superblock.offset != 64 << 10:
+                message = f"the first superblock is damaged; the copy at {superblock.offset} was used"
+                self._problems.add(device.origin, message)
+            if superblock.fsid != fsid:
+                self._problems.add(device.origin, f"belongs to another btrfs file system: {superblock.uuid}")
+            elif devices.setdefault(superblock.device_id, device) is not device:
+                self._problems.add(device.origin, f"is device {superblock.device_id}, which was given already")
+            elif superblock.generation > newest.generation:
+                newest = superblock
+        return devices, newest
+
+    def _say_what_is_not_shown(self) -> None:
+        superblock = self.superblock
+        if superblock.log_root:
+            self._damage(
+                "there is a log tree: changes that were synced after the last transaction, and are not shown, since"
+                " the log is not replayed"
+            )
+        unknown = superblock.incompat & ~_SUPPORTED
+        for bit in (1 << index for index in range(64) if unknown >> index & 1):
+            name = _FEATURES.get(bit, f"feature {bit:#x}")
+            message = f"{name} is not supported; what depends on it cannot be read"
+            self._problems.add(self.origin, UnsupportedFormat(message))
+
+    def _open(self) -> tuple[ChunkMap, NodeReader, BTree]:
+        """The chunk map and the root tree; those of an earlier transaction where the current ones are damaged."""
+        failure: DamagedData | None = None
+        for roots in (self.superblock.roots, *self.superblock.backups):
+            try:
+                opened = self._open_at(roots)
+            except DamagedData as error:
+                failure = failure or error
+                continue
+            if failure is not None:
+                self._problems.add(self.origin, failure)
+                self._damage(f"the newest roots are damaged; those of transaction {roots.generation} are shown")
+            return opened
+        raise failure or self._damaged("no root tree")
+
+    def _open_at(self, roots: BtrfsRoots) -> tuple[ChunkMap, NodeReader, BTree]:
+        chunks = ChunkMap(self._sources, self.origin)
+        nodes = NodeReader(self.superblock, chunks, self._problems)
+        for start, data in _system_chunks(self.superblock.system_chunks):
+            chunks.add(parse_chunk(start, data)[0])
+        tree = BTree(nodes, roots.chunk_root, roots.chunk_root_level, roots.chunk_root_generation)
+        nodes.read(roots.chunk_root, roots.chunk_root_level, roots.chunk_root_generation)
+        low, high = Key(_CHUNK_OBJECT, ItemKind.CHUNK, 0), Key(_CHUNK_OBJECT, ItemKind.CHUNK, MAX_OFFSET)
+        for item in tree.items(low, high, self._note):
+            try:
+                with located(item):
+                    chunks.add(parse_chunk(item.key.offset, item.data)[0])
+            except DamagedData as error:
+                self._note(error)
+        nodes.read(roots.root, roots.root_level, roots.generation)
+        return chunks, nodes, BTree(nodes, roots.root, roots.root_level, roots.generation)
+
+    def _root_item(self, number: int) -> Item | None:
+        """The root item of a tree; of several the last."""
+        low, high = Key(number, ItemKind.ROOT, 0), Key(number, ItemKind.ROOT, MAX_OFFSET)
+        item = None
+        for item in self.root_tree.items(low, high):  # noqa: B007 - the last one is wanted
+            pass
+        return item
+
+    def _note(self, error: DamagedData) -> None:
+        self._problems.add(error.origin or self.origin, error)
+
+    def _damage(self, message: str) -> None:
+        self._problems.add(self.origin, self._damaged(message))
+
+    def _damaged(self, message: str) -> DamagedData:
+        return DamagedData(message, origin=self.origin)
+
+
+def _system_chunks(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """First address and item of each chunk that the superblock itself tells."""
+    position = 0
+    while position + _KEY < len(data):
+        start = int.from_bytes(data[position + 9 : position + _KEY], "little")
+        position += _KEY
+        yield start, data[position:]
+        position += parse_chunk(start, data[position:])[1]

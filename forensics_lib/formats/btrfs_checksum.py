@@ -29,7 +29,7 @@ def xxhash64(data: bytes) -> int:
     striped = len(data) & ~31
     if striped:
         lanes = [(first + second) & _MASK, second, 0, -first & _MASK]
-        for words in struct.iter_unpack("<4Q", memoryview(data)[:striped]):
+        for words in struct.iter_unpack("<4Q", data[:striped]):
             lanes = [_round(lane, word) for lane, word in zip(lanes, words, strict=True)]
         value = sum(_rotated(lane, by) for lane, by in zip(lanes, (1, 7, 12, 18), strict=True)) & _MASK
         for lane in lanes:

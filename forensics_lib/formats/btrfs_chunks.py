@@ -216,8 +216,7 @@ class ChunkMap:
         """
         device = self.devices.get(piece.device)
         if device is None:
-            message = f"device {piece.device} is missing, {piece.length} bytes of it are needed"
-            raise DamagedData(message, origin=self.origin, offset=piece.offset)
+            raise DamagedData(f"device {piece.device} is missing", origin=self.origin, offset=piece.offset)
         data = device.read_at(piece.offset, piece.length)
         if len(data) < piece.length:
             raise DamagedData(f"device {piece.device} is cut off", origin=device.origin, offset=piece.offset)

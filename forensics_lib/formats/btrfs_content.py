@@ -24,6 +24,7 @@ class BtrfsContent(Source):
         size: bytes of the file.
         sector_size: bytes of a sector of the file system.
         origin: the inode.
+        damage: why extents may be missing; the places where there are none are then no holes.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class BtrfsContent(Source):
         size: int,
         sector_size: int,
         origin: Origin,
+        damage: DamagedData | None = None,
     ) -> None:
         """Serve the extents as one run of bytes."""
         self.extents = tuple(extents)
@@ -40,6 +42,7 @@ class BtrfsContent(Source):
         self.origin = origin
         self._chunks = chunks
         self._sector_size = sector_size
+        self._damage = damage
         self._starts = [start for start, _ in self.extents]
         self._unpacked: tuple[FileExtent | None, bytes] = (None, b"")  # the last one, for reads in small steps
 
@@ -62,11 +65,22 @@ class BtrfsContent(Source):
             if start <= offset and end <= start + extent.length:
                 return self._bytes(start, extent, offset - start, end - offset)
         data = bytearray(end - offset)
+        covered = offset
         for start, extent in self.extents[first:last]:
             begin, stop = max(start, offset), min(start + extent.length, end)
             if begin < stop:
+                if begin > covered:
+                    self._check_hole(covered)
+                covered = stop
                 data[begin - offset : stop - offset] = self._bytes(start, extent, begin - start, stop - begin)
+        if covered < end:
+            self._check_hole(covered)
         return bytes(data)
+
+    def _check_hole(self, offset: int) -> None:
+        if self._damage is not None:
+            message = f"the extents of this part cannot be read: {self._damage}"
+            raise DamagedData(message, origin=self.origin, offset=offset) from self._damage
 
     def _bytes(self, start: int, extent: FileExtent, offset: int, length: int) -> bytes:
         """Part of an extent that begins at `start` of the file."""

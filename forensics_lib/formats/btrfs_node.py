@@ -10,6 +10,7 @@ import struct
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -20,7 +21,7 @@ from forensics_lib.formats.btrfs_super import BtrfsSuperblock
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
 
-__all__ = ["MAX_OFFSET", "BTree", "BtrfsNode", "Item", "Key", "NodeReader"]
+__all__ = ["MAX_OFFSET", "BTree", "BtrfsNode", "Item", "Key", "NodeReader", "located"]
 
 MAX_OFFSET = (1 << 64) - 1
 _HEADER = struct.Struct("<32s16sQQ16sQQIB")
@@ -82,7 +83,19 @@ class BtrfsNode:
         DamagedData: it contradicts itself.
     """
 
-    __slots__ = ("at", "children", "data", "device", "fsid", "generation", "keys", "level", "logical", "owner", "places")
+    __slots__ = (
+        "at",
+        "children",
+        "data",
+        "device",
+        "fsid",
+        "generation",
+        "keys",
+        "level",
+        "logical",
+        "owner",
+        "places",
+    )
 
     def __init__(self, data: bytes, device: Source, at: int) -> None:
         """Read the header and the keys."""
@@ -101,7 +114,7 @@ class BtrfsNode:
         end = _HEADER.size + count * row.size
         if end > len(data) or self.level > _MAX_LEVEL:
             raise self._damaged("is no tree block")
-        rows = row.iter_unpack(memoryview(data)[_HEADER.size : end])
+        rows = row.iter_unpack(data[_HEADER.size : end])
         if self.level:
             for objectid, kind, offset, child, generation in rows:
                 self.keys.append((objectid, kind, offset))
@@ -180,8 +193,8 @@ class NodeReader:
             except DamagedData as error:
                 errors.append(error)
                 continue
-            for error in errors:
-                self._problems.add(self._chunks.origin, error)
+            for damage in errors:
+                self._problems.add(self._chunks.origin, damage)
             return node
         raise errors[0]
 
@@ -224,9 +237,7 @@ class BTree:
         key = Key(objectid, kind, offset)
         return next(self.items(key, key), None)
 
-    def items(
-        self, low: Key, high: Key, on_damage: Callable[[DamagedData], None] | None = None
-    ) -> Iterator[Item]:
+    def items(self, low: Key, high: Key, on_damage: Callable[[DamagedData], None] | None = None) -> Iterator[Item]:
         """The items of a range of keys, both ends included, in order.
 
         Args:
@@ -271,3 +282,12 @@ class BTree:
             child, written = node.children[index]
             following = keys[index + 1] if index + 1 < len(keys) else bound
             yield from self._below(child, level - 1, written, keys[index], following, wanted, on_damage)
+
+
+@contextmanager
+def located(item: Item) -> Iterator[None]:
+    """Give damage that is found inside an item its place."""
+    try:
+        yield
+    except DamagedData as error:
+        raise DamagedData(str(error), origin=item.device.origin, offset=item.at) from error

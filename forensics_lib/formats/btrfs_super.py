@@ -13,7 +13,7 @@ from forensics_lib.errors import DamagedData
 from forensics_lib.formats.btrfs_checksum import CHECKSUMS
 from forensics_lib.sources.base import Source
 
-__all__ = ["BackupRoot", "BtrfsSuperblock", "is_btrfs", "read_superblock"]
+__all__ = ["BtrfsRoots", "BtrfsSuperblock", "is_btrfs", "read_superblock"]
 
 PLACES = (64 << 10, 64 << 20, 256 << 30)
 SIZE = 4096
@@ -29,8 +29,8 @@ _DEVICE_AT = 0xC9
 
 
 @dataclass(frozen=True, slots=True)
-class BackupRoot:
-    """The roots of an earlier transaction, kept in the superblock for when the current ones are damaged.
+class BtrfsRoots:
+    """Where the two trees begin that lead to all others.
 
     Attributes:
         generation: the transaction.
@@ -59,11 +59,7 @@ class BtrfsSuperblock:
         metadata_fsid: the UUID that its tree blocks carry.
         label: name of the file system.
         generation: number of the last transaction.
-        root: logical address of the root tree.
-        root_level: its height.
-        chunk_root: logical address of the chunk tree.
-        chunk_root_level: its height.
-        chunk_root_generation: the transaction that wrote it.
+        roots: the trees of that transaction.
         log_root: logical address of the log tree, which holds what was synced since the last transaction; 0 for none.
         total_bytes: size of all devices together.
         bytes_used: bytes that hold something.
@@ -76,7 +72,7 @@ class BtrfsSuperblock:
         incompat: feature bits without which nothing may be read.
         checksum_kind: number of the checksum's algorithm.
         system_chunks: keys and chunk items of the chunk tree's own place.
-        backups: earlier roots, the newest first.
+        backups: the trees of the last transactions, for when the newest ones are damaged; the newest first.
     """
 
     offset: int
@@ -84,11 +80,7 @@ class BtrfsSuperblock:
     metadata_fsid: bytes
     label: str
     generation: int
-    root: int
-    root_level: int
-    chunk_root: int
-    chunk_root_level: int
-    chunk_root_generation: int
+    roots: BtrfsRoots
     log_root: int
     total_bytes: int
     bytes_used: int
@@ -101,7 +93,7 @@ class BtrfsSuperblock:
     incompat: int
     checksum_kind: int
     system_chunks: bytes
-    backups: tuple[BackupRoot, ...]
+    backups: tuple[BtrfsRoots, ...]
 
     @property
     def uuid(self) -> str:
@@ -190,11 +182,7 @@ def _superblock(source: Source, place: int) -> BtrfsSuperblock:
         metadata_fsid=data[0x23B:0x24B] if incompat & _METADATA_UUID else fsid,
         label=data[0x12B:0x22B].split(b"\0", 1)[0].decode("utf-8", "surrogateescape"),
         generation=generation,
-        root=root,
-        root_level=root_level,
-        chunk_root=chunk_root,
-        chunk_root_level=chunk_root_level,
-        chunk_root_generation=chunk_root_generation,
+        roots=BtrfsRoots(generation, root, root_level, chunk_root, chunk_root_level, chunk_root_generation),
         log_root=log_root,
         total_bytes=total_bytes,
         bytes_used=bytes_used,
@@ -211,12 +199,12 @@ def _superblock(source: Source, place: int) -> BtrfsSuperblock:
     )
 
 
-def _backups(data: bytes) -> list[BackupRoot]:
+def _backups(data: bytes) -> list[BtrfsRoots]:
     found = []
     for index in range(_BACKUPS):
         at = _BACKUPS_AT + index * _BACKUP_SIZE
         root, generation, chunk_root, chunk_generation = struct.unpack_from("<4Q", data, at)
         root_level, chunk_level = struct.unpack_from("<BB", data, at + 152)
         if root:
-            found.append(BackupRoot(generation, root, root_level, chunk_root, chunk_level, chunk_generation))
+            found.append(BtrfsRoots(generation, root, root_level, chunk_root, chunk_level, chunk_generation))
     return found

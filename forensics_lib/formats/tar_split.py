@@ -7,7 +7,6 @@ Format: vbatts/tar-split, ``tar/storage``: gzip of JSON objects, one a line. A s
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -77,8 +76,11 @@ def _entry(line: bytes, origin: Origin, offset: int) -> Segment | SplitFile:
                 base64.b64decode(raw, validate=True) if raw else value.text("name").encode("utf-8", "surrogateescape")
             )
             crc = int.from_bytes(payload, "big") if len(payload) == 8 else None
-            return SplitFile(name, value.integer("size") or 0, crc)
-    except (binascii.Error, UnicodeEncodeError) as error:
+            size = value.integer("size") or 0
+            if size < 0:
+                raise DamagedData(f"a file of {size} bytes", origin=origin, offset=offset)
+            return SplitFile(name, size, crc)
+    except ValueError as error:  # no base64, or a name that no bytes make
         raise DamagedData(f"entry cannot be decoded: {error}", origin=origin, offset=offset) from error
     raise DamagedData(f"entry of unknown type {kind}", origin=origin, offset=offset)
 

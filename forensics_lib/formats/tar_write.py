@@ -133,8 +133,8 @@ def _extended(records: Mapping[bytes, bytes], name: bytes) -> bytes:
 def _record(key: bytes, value: bytes) -> bytes:
     """One record, whose length counts its own digits.
 
-    >>> _record(b"path", b"x" * 90)[:9]
-    b'100 path='
+    >>> _record(b"path", b"x" * 90)[:8], _record(b"path", b"x" * 91)[:9]
+    (b'99 path=', b'101 path=')
     """
     rest = len(key) + len(value) + 3
     length = rest + len(str(rest))

@@ -207,6 +207,8 @@ class XfsGeometry:
         self._inode_log = self.inode_size.bit_length() - 1
         self._group_log = (self.group_blocks - 1).bit_length()
         self._per_block_log = self._block_log - self._inode_log
+        self._group_mask = (1 << self._group_log) - 1
+        self._inode_mask = (1 << self._per_block_log) - 1
         self._note_faults(raw, at, incompat)
 
     def _find(self) -> tuple[int, _Superblock]:
@@ -281,7 +283,7 @@ class XfsGeometry:
         Raises:
             DamagedData: they are outside the file system, or span allocation groups.
         """
-        group, inside = block >> self._group_log, block & (1 << self._group_log) - 1
+        group, inside = block >> self._group_log, block & self._group_mask
         place = group * self.group_blocks + inside
         if not (0 <= group < self.group_count and inside + count <= self.group_blocks):
             raise DamagedData(f"block {block} (of {count}) is in no allocation group", origin=self.source.origin)
@@ -295,9 +297,12 @@ class XfsGeometry:
         Raises:
             DamagedData: it is outside the file system.
         """
-        return self.block_offset(number >> self._per_block_log) + (
-            (number & (1 << self._per_block_log) - 1) << self._inode_log
-        )
+        block = number >> self._per_block_log
+        inside = block & self._group_mask
+        place = (block >> self._group_log) * self.group_blocks + inside
+        if inside >= self.group_blocks or place >= self.block_count:
+            raise DamagedData(f"inode {number} is in no allocation group", origin=self.source.origin)
+        return (place << self._block_log) + ((number & self._inode_mask) << self._inode_log)
 
     def read_blocks(self, block: int, count: int = 1) -> bytes:
         """The bytes of blocks.

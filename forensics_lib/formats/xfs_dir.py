@@ -11,7 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.errors import DamagedData
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_fork import Extent, Report, fork_extents, fork_source
 from forensics_lib.formats.xfs_inode import ForkFormat, XfsInode
@@ -22,7 +22,7 @@ __all__ = ["Directory", "decode_block", "read_directory"]
 _LEAF_OFFSET = 1 << 35  # bytes: where the part of a directory starts that only indexes it
 _HEADERS = {b"XD2B": 16, b"XD2D": 16, b"XDB3": 64, b"XDD3": 64}
 _SINGLE = (b"XD2B", b"XDB3")  # these keep their index in the same block
-_UNUSED = 0xFFFF
+_UNUSED = 0xFFFF << 48
 _ENTRY = struct.Struct(">QB")
 _MAX_ENTRIES = 1 << 24
 _MAX_BAD_BLOCKS = 64
@@ -33,7 +33,7 @@ class Directory(NamedTuple):
 
     Attributes:
         parent: inode number of ".."; 0 where it is not known.
-        entries: inode number by name, in byte order; without "." and "..".
+        entries: inode number by name, in the order of the disk; without "." and "..".
     """
 
     parent: int
@@ -45,23 +45,35 @@ def read_directory(geometry: XfsGeometry, inode: XfsInode, report: Report) -> Di
 
     Raises:
         DamagedData: nothing of it can be read.
-        LimitExceeded: it has more than 16 million names.
     """
+    entries: dict[bytes, int] = {}
     if inode.format == ForkFormat.LOCAL:
-        names = _short_form(inode.data_fork[: inode.size], report, has_ftype=geometry.has_ftype)
+        count = _short_form(inode.data_fork[: inode.size], entries, report, has_ftype=geometry.has_ftype)
     else:
-        names = _blocks(geometry, inode, report)
-    found = sorted(names)
-    entries = dict(found)
+        count = _blocks(geometry, inode, entries, report)
+    if len(entries) < count:
+        report("some of its names are there twice; one of each is shown")
+    joined = b"".join(entries)
+    if b"/" in joined or b"\0" in joined or b"" in entries:
+        for name in [name for name in entries if not name or b"/" in name or b"\0" in name]:
+            report(f"it has a name that none can have: {name!r}")
+            del entries[name]
     parent = entries.pop(b"..", 0)
     entries.pop(b".", None)
-    if len(entries) + 2 < len(found):
-        report("some of its names are there twice; one of each is shown")
     return Directory(parent, entries)
 
 
-def decode_block(data: bytes, report: Report, *, has_ftype: bool) -> Iterator[tuple[bytes, int]]:
-    """Name and inode number of the entries in a data block, "." and ".." included.
+def decode_block(data: bytes, entries: dict[bytes, int], report: Report, *, has_ftype: bool) -> int:
+    """Collect the entries of a data block, "." and ".." included.
+
+    Args:
+        data: the block.
+        entries: gets inode numbers by name.
+        report: gets what breaks a rule; the rest of the block is not listed then.
+        has_ftype: whether a file type follows each name.
+
+    Returns:
+        Number of entries.
 
     Raises:
         DamagedData: it is no data block.
@@ -71,66 +83,65 @@ def decode_block(data: bytes, report: Report, *, has_ftype: bool) -> Iterator[tu
         raise DamagedData("no directory block is there")
     end = len(data)
     if data[:4] in _SINGLE:
-        (count,) = struct.unpack_from(">I", data, end - 8)
-        end -= 8 + min(8 * count, end - 8 - at)
-    tail = 3 if has_ftype else 2  # file type and the entry's own position
+        (indexed,) = struct.unpack_from(">I", data, end - 8)
+        end -= 8 + min(8 * indexed, end - 8 - at)
+    data += b"\0"  # the smallest unused part is shorter than what is unpacked
+    tail = 19 if has_ftype else 18  # all of an entry but its name, and what rounding up to 8 bytes takes
+    count = 0
+    unpack = _ENTRY.unpack_from
     while at < end:
-        number, length = _ENTRY.unpack_from(data, at)
-        if number >> 48 == _UNUSED:
-            free = number >> 32 & 0xFFFF
-            if not free or free % 8:
-                report(f"an unused part of {free} bytes at byte {at} of a block; what follows it is not listed")
-                return
+        number, length = unpack(data, at)
+        if number < _UNUSED:
+            name = data[at + 9 : at + 9 + length]
+            entries[name] = number
+            at = at + length + tail & ~7
+            count += 1
+        elif free := number >> 32 & 0xFFF8:
             at += free
-            continue
-        after = at + (9 + length + tail + 7 & ~7)
-        name = data[at + 9 : at + 9 + length]
-        if not length or after > end:
-            report(f"an entry that does not end inside its block at byte {at}; what follows it is not listed")
-            return
-        if _is_name(name):
-            yield name, number
         else:
-            report(f"an entry at byte {at} of a block has a name that none can have: {name!r}")
-        at = after
+            report(f"an unused part without a length, at byte {at} of a block; what follows it is not listed")
+            return count
+    if at > end and count:
+        report("the last entry of a block does not end inside it; it is not listed")
+        entries.pop(name, None)
+    return count
 
 
-def _short_form(data: bytes, report: Report, *, has_ftype: bool) -> Iterator[tuple[bytes, int]]:
-    count, wide = struct.unpack_from("BB", data.ljust(2, b"\0"))
+def _short_form(data: bytes, entries: dict[bytes, int], report: Report, *, has_ftype: bool) -> int:
+    declared, wide = struct.unpack_from("BB", data.ljust(2, b"\0"))
     size = 8 if wide else 4
     at = 2 + size
-    yield b"..", int.from_bytes(data[2:at], "big")
-    gap = 1 if has_ftype else 0
-    for _ in range(count):
+    entries[b".."] = int.from_bytes(data[2:at], "big")
+    gap = size + 1 if has_ftype else size
+    count = 1
+    for _ in range(declared):
         name_end = at + 3 + (data[at] if at < len(data) else 0)
-        after = name_end + gap + size
         name = data[at + 3 : name_end]
-        if not name or after > len(data):
+        at = name_end + gap
+        if at > len(data):
             report("its entries do not end inside the inode; what follows is not listed")
-            return
-        if _is_name(name):
-            yield name, int.from_bytes(data[after - size : after], "big")
-        else:
-            report(f"it has a name that none can have: {name!r}")
-        at = after
+            break
+        entries[name] = int.from_bytes(data[at - size : at], "big")
+        count += 1
+    return count
 
 
-def _blocks(geometry: XfsGeometry, inode: XfsInode, report: Report) -> Iterator[tuple[bytes, int]]:
+def _blocks(geometry: XfsGeometry, inode: XfsInode, entries: dict[bytes, int], report: Report) -> int:
     extents = fork_extents(geometry, inode, report)
     source = fork_source(geometry, extents, _LEAF_OFFSET, Origin(f"inode {inode.number}", None, inode.offset))
     size = geometry.dir_block_size
-    total = bad = 0
+    count = bad = 0
     for number in _numbers(extents, size // geometry.block_size, _LEAF_OFFSET // size):
         try:
-            for entry in decode_block(source.read_at(number * size, size), report, has_ftype=geometry.has_ftype):
-                yield entry
-                total += 1
+            data = source.read_at(number * size, size)
+            count += decode_block(data, entries, report, has_ftype=geometry.has_ftype)
         except DamagedData as error:
             report(f"block {number} of the directory cannot be used: {error}")
             bad += 1
-        if total > _MAX_ENTRIES or bad > _MAX_BAD_BLOCKS:
-            what = f"{_MAX_ENTRIES} names" if total > _MAX_ENTRIES else f"{_MAX_BAD_BLOCKS} bad blocks"
-            raise LimitExceeded(f"inode {inode.number}: a directory of more than {what}", offset=inode.offset)
+        if count > _MAX_ENTRIES or bad > _MAX_BAD_BLOCKS:
+            report(f"{count} names and {bad} bad blocks; the rest of the directory is not read")
+            break
+    return count
 
 
 def _numbers(extents: Sequence[Extent], scale: int, end: int) -> Iterator[int]:
@@ -141,7 +152,3 @@ def _numbers(extents: Sequence[Extent], scale: int, end: int) -> Iterator[int]:
         done = min(-(-(extent.offset + extent.count) // scale), end)
         yield from range(first, done)
         done = max(done, first)
-
-
-def _is_name(name: bytes) -> bool:
-    return b"/" not in name and b"\0" not in name

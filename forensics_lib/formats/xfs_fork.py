@@ -46,9 +46,8 @@ class Extent(NamedTuple):
 
 def decode_extents(data: bytes, count: int) -> Iterator[Extent]:
     """The extents of packed records; fewer where the data ends."""
-    count = min(count, len(data) // _RECORD)
-    words = struct.unpack_from(f">{2 * count}Q", data)
-    for high, low in zip(words[::2], words[1::2], strict=True):
+    end = min(count, len(data) // _RECORD) * _RECORD
+    for high, low in struct.iter_unpack(">QQ", data[:end]):
         yield Extent(high >> 9 & _MAX_OFFSET - 1, (high & 0x1FF) << 43 | low >> 21, low & 0x1FFFFF, bool(high >> 63))
 
 

@@ -1,4 +1,4 @@
-"""XFS inodes: the fixed fields of versions 1 to 3, and where their two forks lie.
+"""XFS inodes: the fixed fields of versions 1 to 3, and the two forks behind them.
 
 Format: XFS Algorithms & Data Structures (kernel.org), "On-disk Inode" and "Timestamps".
 """
@@ -10,15 +10,15 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.xfs import XfsGeometry
 
-__all__ = ["ForkFormat", "XfsInode", "decode_inode"]
+__all__ = ["ForkFormat", "InodeDecoder", "XfsInode"]
 
-_FIELDS = struct.Struct(">HHBBHIII4xQqqqQQ4xIHBb6xHI4x" + "12xQQ16xqQ")  # versions 1 and 2 end where the gap is
+_FIELDS = ">HHBBHIII4xQQQQQQ4xIHBb6xHI4x"
+_FIELDS_3 = "12xQQ16xQQ16x"  # of version 3 only
 _MAGIC = 0x494E
-_FORKS = 100
-_FORKS_3 = 176
 _REALTIME = 0x1
-_REFLINK, _BIGTIME, _LARGE_COUNTS = 0x2, 0x8, 0x10
+_BIGTIME, _LARGE_COUNTS = 0x8, 0x10
 _BIGTIME_EPOCH = (1 << 31) * 10**9
 
 
@@ -35,73 +35,108 @@ class XfsInode(NamedTuple):
     """One inode as it lies on disk.
 
     Attributes:
-        number: its number.
-        offset: where it lies in the file system.
+        magic: what every inode starts with.
         mode: type and permission bits; 0 in an inode that is free.
         version: 1 or 2 in file systems of version 4, 3 in those of version 5.
         format: of the data fork, as a `ForkFormat`.
+        old_links: number of names in version 1.
         uid: owner's number.
         gid: group's number.
-        nlink: number of names.
-        atime_ns: last access, nanoseconds since 1970.
-        mtime_ns: last change of the content.
-        ctime_ns: last change of the inode.
-        btime_ns: creation; None before version 3.
+        links: number of names since version 2.
+        large_extents: number of extents of the data fork, where large counts are used.
+        atime: last access, as stored; `times` are easier to use.
+        mtime: last change of the content.
+        ctime: last change of the inode.
         size: bytes.
         blocks: blocks of all content and attributes.
-        extents: number of extents of the data fork.
-        attribute_extents: number of extents of the attribute fork.
-        fork_offset: where the attribute fork starts behind the start of the data fork; 0 for none.
+        small_extents: number of extents of the data fork; where large counts are used, of the attribute fork.
+        small_attribute_extents: number of extents of the attribute fork, where large counts are not used.
+        fork_words: where the attribute fork starts behind the data fork's start, in units of 8 bytes; 0 for none.
         attribute_format: of the attribute fork, as a `ForkFormat`.
         flags: as the format defines them.
-        flags2: further ones of version 3.
         generation: counts reuses of the number.
-        lsn: when it was last written, as a position in the log; 0 before version 3.
-        own_number: the number it keeps itself; its own one before version 3.
-        raw: all bytes of the inode.
+        lsn: position in the log of its last change; 0 before version 3.
+        flags2: as the format defines them; 0 before version 3.
+        btime: creation, as stored; 0 before version 3.
+        own_number: the number that it keeps itself; not kept before version 3.
+        forks: the bytes of both forks inside the inode.
+        number: its number.
+        offset: where it lies in the file system.
     """
 
-    number: int
-    offset: int
+    magic: int
     mode: int
     version: int
     format: int
+    old_links: int
     uid: int
     gid: int
-    nlink: int
-    atime_ns: int
-    mtime_ns: int
-    ctime_ns: int
-    btime_ns: int | None
+    links: int
+    large_extents: int
+    atime: int
+    mtime: int
+    ctime: int
     size: int
     blocks: int
-    extents: int
-    attribute_extents: int
-    fork_offset: int
+    small_extents: int
+    small_attribute_extents: int
+    fork_words: int
     attribute_format: int
     flags: int
-    flags2: int
     generation: int
     lsn: int
+    flags2: int
+    btime: int
     own_number: int
-    raw: bytes
+    forks: bytes
+    number: int
+    offset: int
+
+    @property
+    def nlink(self) -> int:
+        """Number of names."""
+        return self.links if self.version > 1 else self.old_links
+
+    @property
+    def times(self) -> tuple[int, int, int, int | None]:
+        """Last access, change of the content, change of the inode, and creation, in nanoseconds since 1970.
+
+        The creation is None before version 3.
+        """
+        if self.flags2 & _BIGTIME:
+            return (
+                self.atime - _BIGTIME_EPOCH,
+                self.mtime - _BIGTIME_EPOCH,
+                self.ctime - _BIGTIME_EPOCH,
+                self.btime - _BIGTIME_EPOCH,
+            )
+        created = _seconds(self.btime) if self.version > 2 else None
+        return _seconds(self.atime), _seconds(self.mtime), _seconds(self.ctime), created
+
+    @property
+    def extents(self) -> int:
+        """Number of extents of the data fork."""
+        return self.large_extents if self.flags2 & _LARGE_COUNTS else self.small_extents
+
+    @property
+    def attribute_extents(self) -> int:
+        """Number of extents of the attribute fork."""
+        return self.small_extents if self.flags2 & _LARGE_COUNTS else self.small_attribute_extents
 
     @property
     def data_fork(self) -> bytes:
         """The data fork's bytes inside the inode."""
-        start = _FORKS_3 if self.version > 2 else _FORKS
-        return self.raw[start : start + self.fork_offset] if self.fork_offset else self.raw[start:]
+        return self.forks[: 8 * self.fork_words] if self.fork_words else self.forks
 
     @property
     def attribute_fork(self) -> bytes:
         """The attribute fork's bytes inside the inode; empty without one."""
-        start = _FORKS_3 if self.version > 2 else _FORKS
-        return self.raw[start + self.fork_offset :] if self.fork_offset else b""
+        return self.forks[8 * self.fork_words :] if self.fork_words else b""
 
     @property
     def device(self) -> tuple[int, int]:
-        """Major and minor number of a device, which are kept as System V does."""
-        (value,) = struct.unpack_from(">I", self.data_fork.ljust(4, b"\0"))
+        """Major and minor number of a device, which are packed as System V does."""
+        value = int.from_bytes(self.forks[:4], "big")
         return value >> 18 & 0x3FFF, value & 0x3FFFF
 
     @property
@@ -109,60 +144,54 @@ class XfsInode(NamedTuple):
         """Whether the content is on the realtime device."""
         return bool(self.flags & _REALTIME)
 
-    @property
-    def is_shared(self) -> bool:
-        """Whether blocks of the content may be shared with other files."""
-        return bool(self.flags2 & _REFLINK)
 
-
-def decode_inode(data: bytes, at: int, size: int, number: int, offset: int) -> XfsInode:
-    """The inode at a position.
+class InodeDecoder:
+    """Decodes the inodes of one file system.
 
     Args:
-        data: bytes around it.
-        at: its position in them.
-        size: bytes of an inode in this file system.
-        number: its number.
-        offset: where it lies in the file system, which it only remembers.
-
-    Raises:
-        DamagedData: there is no inode, or its forks cannot be where it says.
+        geometry: of the file system, whose version says which inodes it has.
     """
-    raw = data[at : at + size]
-    if len(raw) < size:
-        raise DamagedData(f"inode {number} is not there", offset=offset)
-    (
-        magic, mode, version, format_, old_nlink, uid, gid, nlink, large_extents, atime, mtime, ctime, length, blocks,
-        extents, attribute_extents, fork_offset, attribute_format, flags, generation, lsn, flags2, btime, own_number,
-    ) = _FIELDS.unpack_from(raw)  # fmt: skip
-    created: int | None = None
-    if version > 2:
-        if flags2 & _BIGTIME:
-            mask = 0xFFFFFFFFFFFFFFFF
-            atime, mtime, ctime, created = (
-                (atime & mask) - _BIGTIME_EPOCH,
-                (mtime & mask) - _BIGTIME_EPOCH,
-                (ctime & mask) - _BIGTIME_EPOCH,
-                (btime & mask) - _BIGTIME_EPOCH,
-            )
+
+    def __init__(self, geometry: XfsGeometry) -> None:
+        """Prepare the layout."""
+        self._versions = (3,) if geometry.version == 5 else (1, 2)
+        fields = _FIELDS + _FIELDS_3 if geometry.version == 5 else _FIELDS
+        self._room = geometry.inode_size - struct.calcsize(fields)
+        self._unpack = struct.Struct(f"{fields}{self._room}s").unpack_from
+
+    def decode(self, data: bytes, at: int, number: int, offset: int) -> XfsInode:
+        """The inode at a position.
+
+        Args:
+            data: bytes around it.
+            at: its position in them.
+            number: its number.
+            offset: where it lies in the file system, which is only remembered.
+
+        Raises:
+            DamagedData: there is no inode, or its forks cannot be where it says.
+        """
+        try:
+            fields = self._unpack(data, at)
+        except struct.error:
+            raise DamagedData(f"inode {number} is not there", offset=offset) from None
+        if len(fields) == 25:
+            inode = _new(XfsInode, (*fields, number, offset))
         else:
-            atime, mtime, ctime, created = _seconds(atime), _seconds(mtime), _seconds(ctime), _seconds(btime)
-        if flags2 & _LARGE_COUNTS:
-            extents, attribute_extents = large_extents, extents
-        room = size - _FORKS_3
-    else:
-        atime, mtime, ctime = _seconds(atime), _seconds(mtime), _seconds(ctime)
-        lsn, flags2, own_number = 0, 0, number
-        nlink = old_nlink if version == 1 else nlink
-        room = size - _FORKS
-    if magic != _MAGIC or not 1 <= version <= 3 or fork_offset * 8 >= room:
-        reason = "no inode is there" if magic != _MAGIC else "it contradicts itself"
-        raise DamagedData(f"inode {number}: {reason}", offset=offset)
-    return XfsInode(
-        number, offset, mode, version, format_, uid, gid, nlink, atime, mtime, ctime, created, length, blocks,
-        extents, attribute_extents, fork_offset * 8, attribute_format, flags, flags2, generation, lsn, own_number, raw,
-    )  # fmt: skip
+            inode = _new(XfsInode, (*fields[:-1], 0, 0, 0, number, fields[-1], number, offset))
+        if inode.magic != _MAGIC:
+            raise DamagedData(f"no inode is where inode {number} has to be", offset=offset)
+        if inode.version not in self._versions or 8 * inode.fork_words >= self._room:
+            reason = f"it has version {inode.version} and an attribute fork at {8 * inode.fork_words}"
+            raise DamagedData(f"inode {number} contradicts itself: {reason}", offset=offset)
+        if inode.own_number != number:
+            raise DamagedData(f"inode {inode.own_number} is where inode {number} has to be", offset=offset)
+        return inode
+
+
+_new = tuple.__new__
 
 
 def _seconds(stored: int) -> int:
-    return (stored >> 32) * 1_000_000_000 + (stored & 0xFFFFFFFF)
+    """A time of 32 bits of seconds, signed, and 32 bits of nanoseconds."""
+    return ((stored >> 32 ^ 0x80000000) - 0x80000000) * 1_000_000_000 + (stored & 0xFFFFFFFF)

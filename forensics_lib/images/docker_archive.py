@@ -167,6 +167,8 @@ class DockerArchive:
         node = self.store.find("/repositories")
         document = self.store.parse(node) if node is not None else None
         if document is not None:
+            if not isinstance(document.value, dict):
+                self.store.problems.add(document.origin, "repositories is no object")
             for name, tags in document.object.raw.items():
                 if isinstance(tags, dict):
                     for tag, layer in tags.items():

@@ -122,6 +122,7 @@ class LayerBlob:
                 self.compression = sniff(stored.read_at(0, 16))
             except ForensicsError as error:
                 self.unreadable = error
+                problems.add(origin, error)
         self._random: Source | None = stored
         if stored is not None and self.compression is not Compression.NONE:
             self._random = SpoolSource(stored, self.compression, self._inside, limits)
@@ -205,6 +206,10 @@ class _Spooled(Source):
 
     def read_at(self, offset: int, length: int) -> bytes:
         return self._pool.touch(self._spool).read_at(offset, length)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without the pool: another process spools for itself."""
+        return self._spool.__reduce__()
 
 
 @dataclass(frozen=True, slots=True)

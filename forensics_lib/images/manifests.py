@@ -162,8 +162,9 @@ class ManifestReader:
             self.store.references.append(("artifact blob", blob))
             contents.append((blob.annotations.get(_PREDICATE) or blob.media_type, blob.digest))
             node = self.store.blob(blob.digest)
-            if node is not None:
-                blobs.append(node.source())
+            content = self.store.content(node) if node is not None else None
+            if content is not None:
+                blobs.append(content)
         if config.digest:
             self.store.references.append(("artifact configuration", config))
         subject = value.object("subject").text("digest") or descriptor.annotations.get(_REFERENCE_DIGEST)

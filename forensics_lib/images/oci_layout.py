@@ -92,10 +92,15 @@ def _manifests_among_blobs(store: ImageStore) -> Iterable[Document]:
     except ForensicsError:
         return
     for node in nodes:
-        if node.size <= _MANIFEST_LIMIT and node.source().read_at(0, 64).lstrip()[:1] == b"{":
-            document = store.parse(node)
-            if document is not None and _is_manifest(document.object):
-                yield document
+        try:
+            if node.size > _MANIFEST_LIMIT or node.source().read_at(0, 64).lstrip()[:1] != b"{":
+                continue
+        except ForensicsError as error:
+            store.problems.add(node.origin, error)
+            continue
+        document = store.parse(node)
+        if document is not None and _is_manifest(document.object):
+            yield document
 
 
 def _is_manifest(value: JsonObject) -> bool:

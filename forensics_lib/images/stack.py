@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from forensics_lib.errors import ForensicsError, PathNotFound
@@ -177,21 +177,23 @@ class LayerStack:
         with self._lock:
             final = self.tree()._lookup(path)
             changes = dict(self._changes_of().get(path, ()))
+        found: list[FileVersion] = []
+        below: NodeKind | None = None
         for index, blob in enumerate(self.blobs):
             stored = [self._resolved(index, member) for member in blob.changeset().members if member.node.path == path]
             change = changes.get(index)
             kept = None if change is None else change.node
             for node in stored:
                 if kept is None or node.origin != kept.origin:
-                    note = "replaced by a later member of the same layer" if change else "as in the layer below"
-                    visible = change is None and final is not None and final.origin == node.origin
-                    yield FileVersion(index, ChangeKind.CHANGED, path, node, visible, note, node.origin)
-            if change is not None and kept is None:
-                note, origin = _deletion(blob, path)
-                yield FileVersion(index, change.kind, path, None, False, note, origin)
-            elif change is not None and kept is not None:
-                visible = final is not None and kept.origin == final.origin
-                yield FileVersion(index, change.kind, path, kept, visible, "", kept.origin)
+                    same = change is None and node is stored[-1] and node.kind is below
+                    note = "as in the layer below" if same else "replaced by a later member of the same layer"
+                    found.append(FileVersion(index, ChangeKind.CHANGED, path, node, False, note, node.origin))
+            if change is not None:
+                note, origin = _deletion(blob, path) if kept is None else ("", kept.origin)
+                found.append(FileVersion(index, change.kind, path, kept, False, note, origin))
+                below = None if kept is None else kept.kind
+        visible = _visible(found, final)
+        yield from (replace(version, visible=version is visible) for version in found)
 
     def _resolved(self, index: int, member: Member) -> Node:
         """What a member stores; a hard link has the content of the file it names."""
@@ -226,6 +228,14 @@ class LayerStack:
                 if node.size and id(node.content) not in visible:
                     later = (at for at, _ in changes.get(node.path, ()) if at > index)
                     yield HiddenFile(node.path, node.size, index, next(later, index), node)
+
+
+def _visible(versions: list[FileVersion], final: Node | None) -> FileVersion | None:
+    """The version at the top of all layers; of a directory that a later layer only implies anew, the last one."""
+    if final is None:
+        return None
+    alike = [version for version in versions if version.node is not None and version.node.kind is final.kind]
+    return next((version for version in alike if version.origin == final.origin), alike[-1] if alike else None)
 
 
 def _deletion(blob: LayerBlob, path: str) -> tuple[str, Origin]:

@@ -12,6 +12,7 @@ from forensics_lib.formats.jsondoc import JsonObject, parse
 from forensics_lib.images.digest import parse_digest
 from forensics_lib.images.layer import LayerBlob, SpoolPool
 from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import Node, NodeKind, Tree
 from forensics_lib.trees.documents import Document, DocumentReader
@@ -133,13 +134,19 @@ class ImageStore(DocumentReader):
         if key not in self.layers:
             unreadable = _unreadable(descriptor, node is None)
             origin = self.origin.to(key.lstrip("/")) if node is None else node.origin.to(key.lstrip("/"))
+            stored = None
             if node is None:
-                self.problems.add(origin, unreadable or PathNotFound(f"layer {key} is missing from the evidence"))
-            elif unreadable is not None:
+                unreadable = unreadable or PathNotFound(f"layer {key} is missing from the evidence")
+            else:
+                try:
+                    stored = node.source()
+                except ForensicsError as error:  # a folder's file that may not be opened
+                    unreadable = unreadable or error
+            if unreadable is not None:
                 self.problems.add(origin, unreadable)
             self.layers[key] = LayerBlob(
                 key.lstrip("/"),
-                None if node is None else node.source(),
+                stored,
                 origin,
                 problems=self.problems,
                 limits=self.limits,
@@ -147,6 +154,14 @@ class ImageStore(DocumentReader):
                 unreadable=unreadable,
             )
         return self.layers[key]
+
+    def content(self, node: Node) -> Source | None:
+        """The bytes of a file; None, with a problem, when it cannot be opened."""
+        try:
+            return node.source()
+        except ForensicsError as error:
+            self.problems.add(node.origin, error)
+            return None
 
     def files(self) -> Iterator[Node]:
         """Every regular file of the evidence, and of the shared blob folder."""

@@ -96,7 +96,9 @@ class LibyalSource(Source):
                 for file in self.files:
                     if isinstance(file.error, DamagedData):
                         raise file.error from error
-                raise DamagedData(f"cannot be decoded: {reason_of(error)}", origin=self.origin, offset=offset) from error
+                raise DamagedData(
+                    f"cannot be decoded: {reason_of(error)}", origin=self.origin, offset=offset
+                ) from error
         if not data:
             raise DamagedData("nothing is stored for these bytes", origin=self.origin, offset=offset)
         return data

@@ -215,12 +215,14 @@ class Ewf(Source):
         return dict(sorted(numbered.items()))
 
     def _read_segments(self, numbered: dict[int, Source]) -> tuple[list[_Table | None], bool]:
-        """The tables of all segments in order, None for each gap between them, and whether the last segment is there."""
+        """The tables of all segments in order with None for each gap, and whether the last segment is there."""
         runs: list[_Table | None] = []
         expected, ended = 1, ""
         for number, segment in numbered.items():
             if number != expected:
-                which = f"segment {expected} is" if number == expected + 1 else f"segments {expected} to {number - 1} are"
+                which = (
+                    f"segment {expected} is" if number == expected + 1 else f"segments {expected} to {number - 1} are"
+                )
                 self._note(segment.origin, f"{which} missing")
                 runs.append(None)
             tables, ended = self._read_segment(segment)

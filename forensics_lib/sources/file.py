@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import stat
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from forensics_lib.errors import DamagedData, EvidenceChanged, NotAFile, PathNotFound
+from forensics_lib.errors import DamagedData, EvidenceChanged, ForensicsError, NotAFile, PathNotFound
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import Source
 
-__all__ = ["FileSource"]
+__all__ = ["FileSource", "FolderFile", "OpenFiles"]
+
+_KEPT_OPEN = 64  # far below the 256 files (macOS) to 1,024 (Linux) that a process may have open
 
 
 class FileSource(Source):
@@ -47,14 +51,14 @@ class FileSource(Source):
             # not to wait for a writer, should a FIFO have taken the file's place meanwhile
             self._fd = os.open(self.path, flags | getattr(os, "O_NONBLOCK", 0))
             self._check_kind(os.fstat(self._fd))
+            self._stamp = _stamp(os.fstat(self._fd))
+            self.size = os.lseek(self._fd, 0, os.SEEK_END)
         except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # a name no file can have is a ValueError
             raise PathNotFound(f"{str(self.path)!r} does not exist") from error
         except OSError as error:
             if isinstance(error, NotAFile):
                 raise
             raise DamagedData(f"cannot open {self.path}: {error.strerror or error}", origin=self.origin) from error
-        self._stamp = _stamp(os.fstat(self._fd))
-        self.size = os.lseek(self._fd, 0, os.SEEK_END)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes at a position; short only at the end.
@@ -65,6 +69,8 @@ class FileSource(Source):
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
+        if self._fd < 0:
+            raise DamagedData(f"{self.path} cannot be read any more: it was closed", origin=self.origin, offset=offset)
         try:
             if not hasattr(os, "pread"):  # Windows has no positional read
                 with self._lock:
@@ -89,7 +95,7 @@ class FileSource(Source):
         Raises:
             EvidenceChanged: someone wrote to the file since.
         """
-        if _stamp(os.fstat(self._fd)) != self._stamp:
+        if self._fd >= 0 and _stamp(os.fstat(self._fd)) != self._stamp:
             raise EvidenceChanged(f"{self.path} was changed while it was examined")
 
     def close(self) -> None:
@@ -104,11 +110,123 @@ class FileSource(Source):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by path."""
-        return (_reopen, (self.path, self.origin, self._follow))
+        return (_reopen, (self.path, self.origin, self._follow, self.size))
 
 
-def _reopen(path: Path, origin: Origin, follow: bool) -> FileSource:
-    return FileSource(path, origin, follow=follow)
+class OpenFiles:
+    """Lends files of a folder; of those that came back a few are kept open for the next time."""
+
+    def __init__(self) -> None:
+        """Nothing is open yet."""
+        self._idle: dict[Path, FileSource] = {}
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def lend(self, path: Path, origin: Origin) -> Iterator[FileSource]:
+        """A file for the borrower alone; a symbolic link is not followed.
+
+        Raises:
+            PathNotFound: there is no such file.
+            NotAFile: it is a folder, link, FIFO or socket.
+            DamagedData: it exists but cannot be opened.
+        """
+        with self._lock:
+            file = self._idle.pop(path, None)
+        if file is None:
+            file = FileSource(path, origin, follow=False)
+        try:
+            yield file
+        finally:
+            self._take_back(path, file)
+
+    def _take_back(self, path: Path, file: FileSource) -> None:
+        with self._lock:
+            surplus = [self._idle.pop(path)] if path in self._idle else []
+            self._idle[path] = file
+            while len(self._idle) > _KEPT_OPEN:
+                surplus.append(self._idle.pop(next(iter(self._idle))))
+        for one in surplus:
+            one.close()
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle without the files: another process opens its own."""
+        return (OpenFiles, ())
+
+
+class FolderFile(FileSource):
+    """A file of a folder that may hold more files than a process may have open; it is open while it is read.
+
+    Args:
+        path: the file; a symbolic link is not followed.
+        origin: where it is.
+        files: who opens it.
+
+    Raises:
+        PathNotFound: there is no such file.
+        NotAFile: it is a folder, link, FIFO or socket.
+        DamagedData: it exists but cannot be opened.
+    """
+
+    def __init__(self, path: Path, origin: Origin, files: OpenFiles | None = None) -> None:
+        """Look at the file."""
+        self.path = path
+        self.origin = origin
+        self._files = files or OpenFiles()
+        with self._files.lend(path, origin) as file:
+            self.size = file.size
+            self._stamp = file._stamp
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position; short only at the end.
+
+        Raises:
+            EvidenceChanged: the file is shorter than it was.
+            DamagedData: the disk reports a read error.
+            PathNotFound: the file is gone.
+        """
+        with self._files.lend(self.path, self.origin) as file:
+            if file.size < self.size:
+                raise EvidenceChanged(f"{self.path} was changed while it was examined: it is shorter now")
+            return file.read_at(offset, min(length, self.size - offset))
+
+    def check_unchanged(self) -> None:
+        """Compare size and times with those at the start.
+
+        Raises:
+            EvidenceChanged: someone wrote to the file since, or put another one in its place.
+        """
+        if _stamp(self.path.lstat()) != self._stamp:
+            raise EvidenceChanged(f"{self.path} was changed while it was examined")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle by path."""
+        return (_reopen_folder_file, (self.path, self.origin, self.size))
+
+
+class _Gone(Source):
+    """A file that could not be opened again; who reads it learns why."""
+
+    def __init__(self, origin: Origin, size: int, reason: ForensicsError) -> None:
+        self.origin = origin
+        self.size = size
+        self._reason = reason
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        raise self._reason
+
+
+def _reopen(path: Path, origin: Origin, follow: bool, size: int) -> Source:
+    try:
+        return FileSource(path, origin, follow=follow)
+    except ForensicsError as error:  # an exception here would break the pool of workers that unpickles
+        return _Gone(origin, size, error)
+
+
+def _reopen_folder_file(path: Path, origin: Origin, size: int) -> Source:
+    try:
+        return FolderFile(path, origin)
+    except ForensicsError as error:
+        return _Gone(origin, size, error)
 
 
 def _stamp(status: os.stat_result) -> tuple[int, int, int]:

@@ -45,6 +45,7 @@ _MAX_SNAPSHOTS = 65_536
 _MAX_SNAPSHOT_EXTRA = 1024
 _MAX_NAME = 1023
 _MAX_EXTENSIONS = 64 << 10
+_ANY_SIZE = 1 << 62
 
 _UNALLOCATED, _ZERO, _DATA, _COMPRESSED = range(4)
 
@@ -126,7 +127,10 @@ class Qcow2(Source):
         self.cluster_size = 1 << cluster_bits
         self._read_features()
         self.backing_name = self._backing_name(backing_offset, backing_length)
-        self.backing = self._stand_in(backing)
+        self.backing = backing
+        if backing is None and self.backing_name is not None:
+            reason = f"nothing is stored for these bytes, and the backing file {self.backing_name!r} is missing"
+            self.backing = MissingSource(_ANY_SIZE, self.origin, reason)
         self._l1 = self._first_level(l1_offset, l1_entries)
         self._tables: Cache[int, array[int]] = Cache(4 << 20)  # of 8 bytes each
         self._clusters: Cache[int, bytes] = Cache(8 << 20)
@@ -263,8 +267,8 @@ class Qcow2(Source):
         position = self._snapshot_table
         for _ in range(self._snapshot_count):
             head = read_exactly(self.source, position, _SNAPSHOT.size, "the snapshot table")
-            l1_offset, l1_entries, id_length, name_length, seconds, nanoseconds, clock, state, extra = (
-                _SNAPSHOT.unpack(head)
+            l1_offset, l1_entries, id_length, name_length, seconds, nanoseconds, clock, state, extra = _SNAPSHOT.unpack(
+                head
             )
             if extra > _MAX_SNAPSHOT_EXTRA:
                 raise self._damage(f"a snapshot declares {extra} bytes of extra data", position)
@@ -293,7 +297,6 @@ class Qcow2(Source):
         disk.origin = self.origin.to(f"snapshot {snapshot.id}", snapshot._l1_offset)
         disk.size = snapshot.disk_size
         disk._snapshot_count = 0
-        disk.backing = disk._stand_in(self.backing)
         disk._l1 = disk._first_level(snapshot._l1_offset, snapshot._l1_entries)
         return disk
 
@@ -351,13 +354,6 @@ class Qcow2(Source):
                 return
             yield kind, self.source.read_at(position + 8, length)
             position += 8 + (length + 7 & ~7)
-
-    def _stand_in(self, backing: Source | None) -> Source | None:
-        """What is read below the image; stands in for a backing file that is not there."""
-        if (backing is not None and not isinstance(backing, MissingSource)) or self.backing_name is None:
-            return backing
-        reason = f"nothing is stored for these bytes, and the backing file {self.backing_name!r} is missing"
-        return MissingSource(self.size, self.origin, reason)
 
     def _first_level(self, offset: int, entries: int) -> array[int]:
         entries = min(entries, (self.size + self._table_mask) >> self._table_bits)  # saved memory lies behind the disk

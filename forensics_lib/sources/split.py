@@ -1,4 +1,4 @@
-"""Raw images that were cut into numbered files: ``disk.001``, ``disk.002`` … or ``disk.aa``, ``disk.ab`` …"""
+"""Raw images that were cut into several files, named ``disk.001``, ``disk.002`` … or ``disk.aa``, ``disk.ab`` … ."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def open_split(first: Source, problems: ProblemLog, siblings: Siblings | None = 
     siblings = siblings or Siblings(first)
     scheme = _scheme(siblings.name)
     start = None if scheme is None else scheme.place(siblings.name)
-    if scheme is None or start not in (0, 1) or not first.size:
+    if scheme is None or start is None or start > int(scheme.numbered) or not first.size:
         return None
-    places = sorted(place for name in siblings.names() if (place := scheme.place(name)) is not None and place > start)
-    if not places or places[-1] > _MAX_SEGMENTS:
+    places = {place for name in siblings.names() if (place := scheme.place(name)) is not None}
+    if start > min(places, default=start) or not start < max(places, default=start) <= _MAX_SEGMENTS:
         return None
     origin = first.origin.to("split image")
-    return JoinedSource([first, *_rest(scheme, start, set(places), first, siblings.open, problems)], origin)
+    return JoinedSource([first, *_rest(scheme, start, places, first, siblings.open, problems)], origin)
 
 
 def _rest(

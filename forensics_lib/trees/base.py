@@ -77,7 +77,7 @@ class Node:
     rdev: int = 0
     nlink: int = 1
     inode: int = 0
-    xattrs: Mapping[str, bytes] = field(default_factory=lambda: NO_XATTRS)
+    xattrs: Mapping[str, bytes] = field(default_factory=lambda: NO_XATTRS, hash=False)
     content: Content | None = field(default=None, repr=False, compare=False)
 
     @property

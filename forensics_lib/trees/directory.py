@@ -12,7 +12,7 @@ from pathlib import Path
 from forensics_lib.errors import DamagedData, PathNotFound
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.file import FolderFile, OpenFiles
 from forensics_lib.trees.base import Node, NodeKind, Tree
 
 __all__ = ["DirectoryTree"]
@@ -34,10 +34,11 @@ class FileContent:
 
     path: Path
     origin: Origin
+    files: OpenFiles
 
     def source(self) -> Source:
         """The bytes."""
-        return FileSource(self.path, self.origin, follow=False)
+        return FolderFile(self.path, self.origin, self.files)
 
 
 class DirectoryTree(Tree):
@@ -56,6 +57,7 @@ class DirectoryTree(Tree):
         self.folder = Path(folder)
         self.origin = Origin(self.folder.name or str(self.folder))
         self._problems = problems
+        self._files = OpenFiles()
         if not self.folder.is_dir():
             raise PathNotFound(f"{self.folder} is no folder")
 
@@ -90,7 +92,7 @@ class DirectoryTree(Tree):
             nlink=status.st_nlink,
             inode=status.st_ino,
             xattrs=self._xattrs(place),
-            content=FileContent(place, self.origin.to(path.lstrip("/"))) if is_file else None,
+            content=FileContent(place, self.origin.to(path.lstrip("/")), self._files) if is_file else None,
         )
 
     def _names(self, path: str) -> Iterable[str]:

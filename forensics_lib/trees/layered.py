@@ -145,6 +145,7 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: In
         for node in tree.remove_children(mark.path) if mark.opaque else tree.remove(mark.path):
             hidden[node.path] = node
             before.setdefault(node.path, node)
+    for mark in changeset.marks:  # only now: a whiteout hides nothing of its own layer, whichever comes first
         if mark.opaque:
             _require_directory(mark, tree, before)
     stored: set[str] = set()

@@ -313,6 +313,12 @@ def test_repositories_that_name_a_missing_layer(tmp_path: Path, write: Writer) -
         assert any(f"names layer {'f' * 64}, which is missing" in message for message in messages(evidence))
 
 
+def test_repositories_that_are_no_object(tmp_path: Path, write: Writer) -> None:
+    with fl.open(write(v1_save(Recipe([BASE], ["a:1"])) | {"repositories": b"[]"}, tmp_path)) as evidence:
+        assert [image.tags for image in evidence.images] == [()]
+        assert messages(evidence) == ["repositories is no object"]
+
+
 def test_layer_sources_declare_what_a_layer_is(tmp_path: Path, write: Writer) -> None:
     recipe = Recipe([BASE], ["a:1"])
     files = docker_save(recipe)

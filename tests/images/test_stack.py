@@ -237,19 +237,54 @@ def test_changes_versions_and_tree_tell_one_story(layers: list[list[tuple[str, s
     tree = stack.tree()
     for name in ("a", "b", "a/x", "a/y", "b/x", "b/x/z"):
         versions = list(stack.versions(name))
-        assert sum(version.visible for version in versions) <= 1
-        assert [version.layer for version in versions] == sorted(version.layer for version in versions)
         node = tree._lookup("/" + name)
+        assert sum(version.visible for version in versions) == (node is not None)
+        assert [version.layer for version in versions] == sorted(version.layer for version in versions)
         seen = next((version.node for version in versions if version.visible), None)
-        if seen is not None:
-            assert node is not None
-            assert (node.kind, node.origin) == (seen.kind, seen.origin)
+        if seen is not None and node is not None:
+            assert node.kind is seen.kind
+            assert node.kind is fl.NodeKind.DIR or node.origin == seen.origin  # a later layer may imply one anew
         if versions and versions[-1].kind is fl.ChangeKind.DELETED:
             assert node is None
     paths = {node.path for node in tree.walk() if node.kind is fl.NodeKind.FILE}
     stored = {member.node.path for blob in stack.blobs for member in blob.changeset().members}
     assert paths <= stored
     assert {row.path for row in stack.hidden()} <= stored
+
+
+@pytest.mark.parametrize("marks", [("d/x", "d"), ("d", "d/x")])
+def test_an_opaque_directory_below_another_one(marks: tuple[str, str]) -> None:
+    """Each stands in a directory of the layer, which the other one does not hide, whichever comes first."""
+    upper = TarMaker()
+    for name in marks:
+        upper.file(f"{name}/.wh..wh..opq")
+    stack = stack_of([TarMaker().file("d/old", b"1"), upper])
+    assert [node.path for node in stack.tree().walk()] == ["/", "/d", "/d/x"]
+    assert [(change.kind, change.path) for change in stack.changes(1)] == [("D", "/d/old"), ("A", "/d/x")]
+
+
+def test_versions_of_a_path_in_a_deleted_directory() -> None:
+    lower = TarMaker().file("d/e/f", b"1").file("d/e/g", b"2")
+    for mark, note in ((".wh.d", "whiteout of /d"), ("d/.wh.e", "whiteout of /d/e"), ("d/e/.wh.f", "whiteout")):
+        added, deleted = stack_of([lower, TarMaker().file(mark)]).versions("/d/e/f")
+        assert (added.kind, added.read(), added.visible) == ("A", b"1", False)
+        assert (deleted.kind, deleted.layer, deleted.node, deleted.note) == ("D", 1, None, note)
+    _, deleted = stack_of([lower, TarMaker().file("d/.wh..wh..opq")]).versions("/d/e/f")
+    assert (deleted.kind, deleted.note) == ("D", "opaque directory /d")
+    _, deleted = stack_of([lower, TarMaker().file("d", b"")]).versions("/d/e/f")
+    assert (deleted.kind, deleted.note) == ("D", "/d is a file now")
+
+
+def test_versions_of_a_directory_that_a_later_layer_implies_anew() -> None:
+    stack = stack_of([TarMaker().file("d/old", b"1"), TarMaker().file(".wh.d").file("d/new", b"2")])
+    assert [(version.layer, version.kind, version.visible) for version in stack.versions("/d")] == [(0, "A", True)]
+
+
+def test_versions_of_a_file_that_gives_way_in_its_own_layer() -> None:
+    stack = stack_of([TarMaker().file("d/old", b"1"), TarMaker().file("d", b"2").file("d/old", b"3")], ProblemLog())
+    versions = list(stack.versions("/d"))
+    assert [(version.layer, version.kind, version.visible) for version in versions] == [(0, "A", True), (1, "C", False)]
+    assert (versions[1].read(), versions[1].note) == (b"2", "replaced by a later member of the same layer")
 
 
 @settings(max_examples=60, deadline=None)

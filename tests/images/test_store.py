@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
 
 import forensics_lib as fl
 from forensics_lib.formats.jsondoc import JsonObject
-from forensics_lib.images.layer import SpoolPool
+from forensics_lib.images.layer import LayerBlob, SpoolPool
 from forensics_lib.images.store import Descriptor, ImageStore
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.directory import DirectoryTree
-from tests.imagemaker import LAYER, Files, digest_of, to_tar, write_folder
+from tests.imagemaker import LAYER, Files, Recipe, digest_of, oci_layout, to_tar, write_folder
 from tests.tarmaker import TarMaker
 
 ORIGIN = Origin("evidence.tar")
@@ -188,3 +189,33 @@ def test_a_foreign_layer_that_is_there_is_read() -> None:
 def test_files_lists_every_regular_file() -> None:
     store = store_of({"b": b"", "a/c": b""}, {"link": "b"})
     assert [node.path for node in store.files()] == ["/a/c", "/b"]
+
+
+def test_a_folder_with_files_that_may_not_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest of the image is there, and each of them is a problem."""
+    layers = [TarMaker().file("a", b"1").end(), TarMaker().file("b", b"2").end()]
+    folder = write_folder(oci_layout(Recipe(layers, tags=["acme/web:1.0"], compression="none")), tmp_path / "layout")
+    locked = folder / "blobs/sha256" / digest_of(layers[0])[7:]
+    opened = os.open
+
+    def refuse(path: Path, *more: int) -> int:
+        if path == locked:
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with fl.open(folder) as evidence:
+        image = evidence.image("acme/web:1.0")
+        assert [layer.unreadable is None for layer in image.layers] == [False, True]
+        assert [node.path for node in image.tree().walk()] == ["/", "/b"]
+        assert [f"cannot open {locked}: Permission denied"] == [problem.message for problem in evidence.problems]
+        assert not all(check.ok for check in evidence.verify())
+        assert "b" in [row.path.lstrip("/") for row in evidence.hashes()]
+
+
+def test_a_layer_whose_bytes_cannot_be_read_is_a_problem() -> None:
+    problems = ProblemLog()
+    cut = BytesSource(b"", ORIGIN).slice(0, 1024, "layer")
+    blob = LayerBlob("layer", cut, ORIGIN, problems=problems, limits=fl.Limits(), pool=SpoolPool(1))
+    assert isinstance(blob.unreadable, fl.DamagedData)
+    assert [problem.error for problem in problems.rows] == [blob.unreadable]

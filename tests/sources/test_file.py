@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, EvidenceChanged, NotAFile, PathNotFound
 from forensics_lib.model import Origin
-from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.file import FileSource, FolderFile, OpenFiles
 
 DATA = os.urandom(70_000)
 posix = pytest.mark.skipif(sys.platform == "win32", reason="POSIX files")
@@ -180,8 +181,9 @@ def test_a_closed_file_cannot_be_read(path: Path) -> None:
     source = FileSource(path)
     source.close()
     source.close()
-    with pytest.raises(DamagedData):
+    with pytest.raises(DamagedData, match="it was closed"):
         source.read_at(0, 1)
+    source.check_unchanged()  # nothing is known of it any more, and nothing raised
 
 
 def test_evidence_that_is_written_to_while_it_is_open(tmp_path: Path) -> None:
@@ -235,3 +237,86 @@ def test_a_source_goes_to_other_processes_by_its_path(path: Path) -> None:
 def test_a_source_that_never_opened_is_released_quietly() -> None:
     with pytest.raises(TypeError):
         FileSource(5)  # type: ignore[arg-type]
+
+
+def test_a_file_whose_size_cannot_be_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As those of /proc, which cannot be seeked in."""
+
+    def lseek(*_: int) -> int:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "lseek", lseek)
+    with pytest.raises(DamagedData, match="Invalid argument"):
+        FileSource(path)
+
+
+@pytest.mark.parametrize("kind", [FileSource, FolderFile])
+def test_a_file_that_is_gone_where_it_is_needed(kind: type[FileSource], tmp_path: Path) -> None:
+    """Who reads it learns that; unpickling must not raise, or it would end a pool of workers."""
+    path = tmp_path / "x"
+    path.write_bytes(DATA)
+    packed = pickle.dumps(kind(path, Origin("exhibit")))
+    path.unlink()
+    copy = pickle.loads(packed)
+    assert (copy.origin, copy.size) == (Origin("exhibit"), 70_000)
+    with pytest.raises(PathNotFound):
+        copy.read_at(0, 1)
+    with pytest.raises(PathNotFound):
+        list(copy.blocks())
+
+
+# --- files of a folder ------------------------------------------------------------------------------------------------
+
+
+def test_more_files_of_a_folder_than_may_be_open(tmp_path: Path) -> None:
+    files = OpenFiles()
+    for number in range(200):
+        (tmp_path / str(number)).write_text(str(number))
+    sources = [FolderFile(tmp_path / str(number), Origin(str(number)), files) for number in range(200)]
+    for number, source in enumerate(sources):
+        assert source.read_at(0, 9) == b"".join(source.blocks()) == str(number).encode()
+    assert len(files._idle) == 64
+
+
+def test_threads_share_a_file_of_a_folder(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(DATA)
+    source = FolderFile(path, Origin("x"))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda offset: source.read_at(offset, 99), range(200))) == [
+            DATA[offset : offset + 99] for offset in range(200)
+        ]
+
+
+def test_a_file_of_a_folder_that_changes(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"12345")
+    source = FolderFile(path, Origin("x"))
+    with path.open("ab") as file:
+        file.write(b"6")
+    assert source.read_at(0, 99) == b"12345"  # what was there when it was looked at
+    with pytest.raises(EvidenceChanged):
+        source.check_unchanged()
+    short = tmp_path / "short"
+    short.write_bytes(b"1")
+    source = FolderFile(path, Origin("x"))  # whose opener has not read it yet
+    short.replace(path)
+    source._files = OpenFiles()
+    with pytest.raises(EvidenceChanged, match="shorter"):
+        source.read_at(0, 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "O_NOFOLLOW"), reason="this system cannot refuse to follow a link")
+def test_a_file_of_a_folder_is_never_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"secret")
+    path = tmp_path / "x"
+    path.write_bytes(b"12345")
+    source = FolderFile(path, Origin("x"))
+    path.unlink()
+    path.symlink_to(outside)
+    source._files = OpenFiles()
+    with pytest.raises(NotAFile):
+        source.read_at(0, 1)
+    with pytest.raises(NotAFile):
+        FolderFile(path, Origin("x"))

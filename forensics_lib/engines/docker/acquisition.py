@@ -13,7 +13,7 @@ from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.engines.docker.verify import split_entries
-from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
 from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.formats.tar_split import Segment
 from forensics_lib.sources.decompress import Limits
@@ -23,7 +23,8 @@ from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
 __all__ = ["archive_headers", "report_losses"]
 
-_ZEROS = bytes(64 << 10)
+_ZEROS = bytes(1 << 20)
+_MAX_ARCHIVE = 1 << 40
 _MAX_MEMBERS = 200_000
 _MEANING = {
     "attributes": "extended attributes are lost: directories that replaced lower ones show the lower files again, and "
@@ -66,7 +67,7 @@ def report_losses(docker: DockerRoot, limits: Limits) -> None:
         for record in docker.layer_db(name).layers.values():
             if losses.members < _MAX_MEMBERS:
                 _compare_layer(docker, driver, record, limits, losses)
-        if name in ("overlay2", "fuse-overlayfs") and not losses.tallies["attributes"].lost:
+        if name == "overlay2" and not losses.tallies["attributes"].lost:
             _look_for_attributes(docker, driver, losses)
     for kind, tally in losses.tallies.items():
         # single files may have been changed on the host; an acquisition that loses something loses it everywhere
@@ -85,11 +86,15 @@ def archive_headers(docker: DockerRoot, record: LayerRecord, limits: Limits) -> 
     """
 
     def blocks() -> Iterator[bytes]:
+        total = 0
         for entry in split_entries(docker, record, limits):
             if isinstance(entry, Segment):
                 yield entry.data
             else:
                 left = entry.size
+                total += left
+                if total > _MAX_ARCHIVE:
+                    raise LimitExceeded(f"files of more than {_MAX_ARCHIVE} bytes", origin=record.origin)
                 while left > 0:
                     yield _ZEROS[:left]
                     left -= len(_ZEROS)
@@ -154,14 +159,15 @@ def _compare_node(node: Node, entry: TarEntry, tallies: dict[str, _Tally]) -> No
 
 
 def _look_for_attributes(docker: DockerRoot, driver: GraphDriver, losses: _Losses) -> None:
-    """Without a member that proves it: what was copied up into a container's layer has an attribute that says so."""
+    """Without a member that proves it: a directory that was copied up into a container has an attribute that says so.
+
+    Files are no proof: one that a program wrote anew in place of a lower one has none.
+    """
     for mount in docker.layer_db(driver.name).mounts.values():
         try:
             upper, lower = driver.alone(mount.mount_id), driver.tree(mount.init_id)
             for node in upper.walk():
-                if node.path == "/" or node.kind not in (NodeKind.FILE, NodeKind.DIR):
-                    continue
-                if node.path in lower:
+                if node.path != "/" and node.kind is NodeKind.DIR and node.path in lower:
                     marked = any(".overlay." in key for key in node.xattrs)
                     losses.tallies["attributes"].add(not marked, node.path)
         except ForensicsError:

@@ -17,8 +17,9 @@ from forensics_lib.model import Origin
 from forensics_lib.trees.base import Node, NodeKind, join
 from forensics_lib.trees.documents import Document, DocumentReader
 
-__all__ = ["ContainerRecord", "read_containers"]
+__all__ = ["ContainerRecord", "read_containers", "record_of"]
 
+_CONFIGS = ("config.v2.json", "config.json")
 _LEFTOVER = re.compile(r"\.tmp-(config\.v2\.json|hostconfig\.json)\d*")
 
 
@@ -57,7 +58,7 @@ def read_containers(reader: DocumentReader, root: DataRoot) -> list[ContainerRec
 
 
 def _read(reader: DocumentReader, folder: Node) -> ContainerRecord | None:
-    config = _newest(reader, folder, "config.v2.json", "config.json")
+    config = _newest(reader, folder, *_CONFIGS)
     host = _newest(reader, folder, "hostconfig.json")
     if config is None and host is None:
         origin = folder.origin.to(folder.path.lstrip("/"))
@@ -67,16 +68,21 @@ def _read(reader: DocumentReader, folder: Node) -> ContainerRecord | None:
     config_object = config.object if config is not None else JsonObject({})
     host_object = host.object if host is not None else JsonObject({})
     config_origin = config.origin if config is not None else origin
-    if config is None:
-        reader.problems.add(
-            origin, f"container {folder.name}: its config.v2.json cannot be read; little is known of it"
-        )
+    if config is None and not any(join(folder.path, name) in reader.tree for name in _CONFIGS):
+        reader.problems.add(origin, f"container {folder.name}: its config.v2.json is missing; little is known of it")
     stated = config_object.text("ID")
     if stated and stated != folder.name:
         reader.problems.add(config_origin, f"the record in folder {folder.name} says it is container {stated}")
-    parts = _parts(folder.name, config_object, host_object, config_origin)
     host_origin = host.origin if host is not None else origin
-    return ContainerRecord(folder.name, folder.path, config_object, host_object, config_origin, host_origin, parts)
+    return record_of(folder.name, folder.path, config_object, host_object, config_origin, host_origin)
+
+
+def record_of(
+    container_id: str, folder: str, config: JsonObject, host: JsonObject, config_origin: Origin, host_origin: Origin
+) -> ContainerRecord:
+    """A container by its two documents, each empty where it is missing."""
+    parts = _parts(container_id, config, host, config_origin)
+    return ContainerRecord(container_id, folder, config, host, config_origin, host_origin, parts)
 
 
 def _newest(reader: DocumentReader, folder: Node, *names: str) -> Document | None:

@@ -90,7 +90,7 @@ class GraphDriver(ABC):
         path = self.folder_of_layers
         for part in parts:
             path = join(path, part)
-        if not all(parts) or path not in self._reader.tree:
+        if not all(map(_is_name, parts)) or path not in self._reader.tree:
             raise PathNotFound(f"{path.lstrip('/')} is not in the evidence")
         return path
 
@@ -151,7 +151,7 @@ class Overlay2(GraphDriver):
         path = join(join(self.home, "l"), name)
         if "/" not in name and path in tree and (target := tree.node(path).target) is not None:
             parts = target.split("/")
-            if len(parts) == 3 and parts[0] == ".." and parts[2] == "diff" and parts[1] not in ("", ".", ".."):
+            if len(parts) == 3 and parts[0] == ".." and parts[2] == "diff" and _is_name(parts[1]):
                 folder = join(self.folder(parts[1]), "diff")
                 if folder not in tree:
                     self._missing(cache_id, folder)
@@ -203,11 +203,12 @@ class Overlay1(GraphDriver):
         if join(self.folder(cache_id), "root") in self._reader.tree:
             return Subtree(self._reader.tree, self._existing(cache_id, "root"))
         layers = [(self._reader.tree, self._existing(cache_id, "upper"))]
-        lower = join(self.folder(self._lower(cache_id)), "root")
-        if lower in self._reader.tree:
+        name = self._lower(cache_id)
+        lower = join(self.folder(name), "root")
+        if _is_name(name) and lower in self._reader.tree:
             layers.append((self._reader.tree, lower))
         else:
-            self._reader.problems.add(self._origin(cache_id), f"lower layer {lower.lstrip('/')} is missing")
+            self._reader.problems.add(self._origin(cache_id), f"lower layer {name[:100]!a} is missing")
         return OverlayTree(layers, problems=self._reader.problems, origin=self._origin(cache_id))
 
     def alone(self, cache_id: str) -> Tree:
@@ -229,8 +230,7 @@ class Overlay1(GraphDriver):
         return {"Data": data, "Name": self.name}
 
     def _lower(self, cache_id: str) -> str:
-        lower = self._reader.text(join(self.folder(cache_id), "lower-id")) or ""
-        return lower if "/" not in lower and lower not in (".", "..") else ""
+        return self._reader.text(join(self.folder(cache_id), "lower-id")) or ""
 
 
 class Aufs(GraphDriver):
@@ -247,7 +247,7 @@ class Aufs(GraphDriver):
         text = self._reader.text(join(join(self.home, "layers"), cache_id)) or ""
         for name in text.split()[:_MAX_LAYERS]:
             folder = self.folder(name)
-            if "/" not in name and folder in self._reader.tree:
+            if _is_name(name) and folder in self._reader.tree:
                 layers.append((self._reader.tree, folder))
             else:
                 self._reader.problems.add(self._origin(cache_id), f"lower layer {name[:100]!a} is missing")
@@ -275,6 +275,11 @@ class Copies(GraphDriver):
     def alone(self, cache_id: str) -> Tree:
         """The same: a copy holds everything."""
         return self.tree(cache_id)
+
+
+def _is_name(text: str) -> bool:
+    """Whether a text of the evidence names something in a directory and leads nowhere else."""
+    return text not in ("", ".", "..") and "/" not in text
 
 
 _WHERE = {

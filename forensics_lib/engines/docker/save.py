@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from forensics_lib.engines.docker.containers import ContainerRecord
 from forensics_lib.engines.docker.departures import departures
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
-from forensics_lib.engines.docker.layerdb import LayerRecord, MountRecord
+from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
 from forensics_lib.engines.docker.verify import layer_archive, split_entries
 from forensics_lib.engines.save import ImageLayer, Saving
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.formats.tar_split import Segment
+from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.image import Image
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import Tree
@@ -68,16 +69,36 @@ def _layers(
         DamagedData: one is not recorded.
     """
     driver = docker.driver(driver_name)
-    if not mount.parent and image is not None:  # an image without layers, or of Docker before 1.10
+    if not mount.parent and image is not None and not image.config.diff_ids:  # no layers, or Docker before 1.10
         return [ImageLayer(one.diff_id or "", None, partial(image.tree, one.index + 1)) for one in image.layers]
-    chain = docker.layer_db(driver_name).chain(mount.parent)
-    missing = chain[-1].parent if chain else mount.parent or "its image"
-    if missing:
-        raise DamagedData(f"{missing} is not in the evidence", origin=mount.origin)
     return [
-        ImageLayer(one.diff_id, partial(_archive, docker, driver, one, limits), partial(driver.tree, one.cache_id))
-        for one in reversed(chain)
+        ImageLayer(diff_id, partial(_archive, docker, driver, one, limits), partial(driver.tree, one.cache_id))
+        for diff_id, one in _recorded(docker.layer_db(driver_name), mount, image)
     ]
+
+
+def _recorded(store: LayerDb, mount: MountRecord, image: Image | None) -> list[tuple[str, LayerRecord]]:
+    """The layers below a container by diff id, base first.
+
+    Raises:
+        DamagedData: nothing leads to the layer that the container was put on.
+    """
+    for diff_ids in _diff_ids(store, mount, image):
+        try:
+            chains = chain_ids(diff_ids)
+        except DamagedData:
+            continue
+        records = [store.layers[chain] for chain in chains if chain in store.layers]
+        if chains and mount.parent in ("", chains[-1]) and len(records) == len(chains):
+            return list(zip(diff_ids, records, strict=True))
+    raise DamagedData(f"the layers up to {mount.parent or 'its image'} are not all recorded", origin=mount.origin)
+
+
+def _diff_ids(store: LayerDb, mount: MountRecord, image: Image | None) -> Iterator[Sequence[str]]:
+    """What says which layers lie below a container: its image, then the records of the layers."""
+    if image is not None:
+        yield image.config.diff_ids
+    yield [one.diff_id for one in reversed(store.chain(mount.parent))]
 
 
 def _archive(

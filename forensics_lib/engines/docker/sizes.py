@@ -9,9 +9,29 @@ from forensics_lib.engines.docker.layerdb import LayerDb, MountRecord
 from forensics_lib.trees.base import Node, NodeKind, Tree, byte_order
 from forensics_lib.trees.changes import diff
 
-__all__ = ["root_size", "written_size"]
+__all__ = ["layer_size", "root_size", "written_size"]
 
 _COUNTED_AS_STORED = frozenset(["overlay2", "aufs"])
+_HEX_LENGTH = 64
+_LAYERS_COUNTED_AS_STORED = _COUNTED_AS_STORED | {"fuse-overlayfs"}
+
+
+def layer_size(driver: GraphDriver, cache_id: str, archived: int) -> int:
+    """What the engine records as size of an image layer.
+
+    overlay2, fuse-overlayfs and aufs count all that its directory holds (moby ``ApplyDiff``), other drivers what its
+    archive held; so does BuildKit, whose directories have shorter names.
+
+    Args:
+        driver: the storage driver.
+        cache_id: the directory.
+        archived: bytes of the files in the archive.
+
+    Raises:
+        ForensicsError: the directory cannot be reached.
+    """
+    looked_into = driver.name in _LAYERS_COUNTED_AS_STORED and len(cache_id) == _HEX_LENGTH
+    return _bytes_of(driver.alone(cache_id).walk()) if looked_into else archived
 
 
 def written_size(driver: GraphDriver, mount: MountRecord, base: Callable[[], Tree], tree: Callable[[], Tree]) -> int:

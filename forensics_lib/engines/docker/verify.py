@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
+from forensics_lib.engines.docker.sizes import layer_size
 from forensics_lib.errors import ForensicsError, PathNotFound
 from forensics_lib.formats.tar_split import Segment, SplitFile, crc64, decode
 from forensics_lib.images.digest import chain_ids
@@ -45,13 +46,17 @@ def _check_layer(docker: DockerRoot, driver: GraphDriver, record: LayerRecord, l
     size = 0
     try:
         for piece, file, node in archive:
-            if file is not None and node is not None and node.size != file.size:
-                changed.append(f"{node.path} has {node.size} bytes instead of {file.size}")
-            elif file is not None and node is None:
-                changed.append(f"{file.name.decode('utf-8', 'surrogateescape')} is missing")
-            size += file.size if file is not None and piece is None else 0
             if piece is not None:
                 digest.update(piece)
+            elif file is not None:
+                size += file.size
+                if node is None:
+                    changed.append(f"{file.name.decode('utf-8', 'surrogateescape')} is missing")
+                elif node.size != file.size:
+                    changed.append(f"{node.path} has {node.size} bytes instead of {file.size}")
+        if record.size is not None:
+            size = layer_size(driver, record.cache_id, size)
+            yield Check(f"{subject} size", str(record.size), str(size), size == record.size, record.origin)
     except ForensicsError as error:
         docker.reader.problems.add(record.origin, error)
         yield Check(f"{subject} archive", record.diff_id, f"cannot be put together: {error}", False, record.origin)
@@ -59,9 +64,9 @@ def _check_layer(docker: DockerRoot, driver: GraphDriver, record: LayerRecord, l
     actual = f"sha256:{digest.hexdigest()}"
     yield Check(f"{subject} archive", record.diff_id, actual, actual == record.diff_id, record.origin)
     if actual != record.diff_id:
-        found = changed or list(_changed_files(docker, driver, record, limits))
-        for what in found:
-            yield Check(f"{subject} file", "as in the archive", what, False, record.origin)
+        changed += _changed_files(docker, driver, record, limits)
+    for what in changed:
+        yield Check(f"{subject} file", "as in the archive", what, False, record.origin)
 
 
 def layer_archive(
@@ -107,12 +112,12 @@ def split_entries(docker: DockerRoot, record: LayerRecord, limits: Limits) -> It
 
 
 def _changed_files(docker: DockerRoot, driver: GraphDriver, record: LayerRecord, limits: Limits) -> Iterator[str]:
-    """Files whose content is not what the layer's record has a checksum of."""
+    """Files of the right size whose content is not what the layer's record has a checksum of."""
     tree = driver.alone(record.cache_id)
     for entry in split_entries(docker, record, limits):
         if isinstance(entry, SplitFile) and entry.size and entry.crc is not None:
             node = _file(tree, entry)
-            if node is not None and crc64(node.source().blocks()) != entry.crc:
+            if node is not None and node.size == entry.size and crc64(node.source().blocks()) != entry.crc:
                 yield f"{node.path} has another content"
 
 

@@ -25,7 +25,7 @@ from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.root import find_roots
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.decompress import Limits
-from forensics_lib.trees.base import NodeKind, parent_of
+from forensics_lib.trees.base import NodeKind, join, parent_of
 from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.index import IndexTree
 from forensics_lib.trees.outlet import Outlet
@@ -116,14 +116,14 @@ class RootMaker:
 
     def layer(self, files: Mapping[str, Made], below: Layer | None = None, *, split: bool = True) -> Layer:
         """An image layer: its directory and its record."""
-        archive = tar_of(files)
+        archive = tar_of(changeset(files))
         made = Layer(files, archive, hexid(f"{self.driver} {len(self._layers)} {digest_of(archive)}"), below)
         self._layers[made.chain_id] = made
         self._directory(made.cache_id, files, [one.cache_id for one in made.stack[1:]], below)
         record = f"image/{self.driver}/layerdb/sha256/{made.chain_id[7:]}"
         self.put(f"{record}/diff", made.diff_id)
         self.put(f"{record}/cache-id", made.cache_id)
-        self.put(f"{record}/size", str(sum(len(one) for one in files.values() if isinstance(one, bytes))))
+        self.put(f"{record}/size", str(size_of(files, links=self.driver in (*_OVERLAYS, "aufs"))))
         if below:
             self.put(f"{record}/parent", below.chain_id)
         if split:
@@ -176,7 +176,7 @@ class RootMaker:
         self.put(f"{record}/parent", top.chain_id)
         return container_id
 
-    def record(self, name: str, state: Mapping[str, object], config: Mapping[str, Any]) -> Json:
+    def record(self, name: str, state: Mapping[str, object], config: Json) -> Json:
         """A container's ``config.v2.json`` as Docker 20.10 writes it."""
         container_id = hexid(f"container {name}")
         folder = f"{self.real}/containers/{container_id}"
@@ -215,7 +215,7 @@ class RootMaker:
     ) -> None:
         home = self.driver
         if home in _OVERLAYS:
-            self._fill(f"{home}/{name}/diff", files)
+            self._fill(f"{home}/{name}/diff", files if image else copied_up(files, merged({}, below)))
             self.put(f"{home}/{name}/link", short(name))
             self.put(f"{home}/l/{short(name)}", link(f"../{name}/diff"))
             if lower:
@@ -293,17 +293,52 @@ def merged(files: Mapping[str, Made], below: Layer | None) -> dict[str, Made]:
     return found
 
 
+def size_of(files: Mapping[str, Made], *, links: bool) -> int:
+    """Bytes of files; drivers that look into the directory count the text of symbolic links, too."""
+    nodes = [file(made) if isinstance(made, bytes) else made for made in files.values()]
+    return sum(node.size for node in nodes) + sum(len(node.target or "") for node in nodes if links)
+
+
+def changeset(files: Mapping[str, Made]) -> dict[str, Made]:
+    """A layer's files as its archive has them: deletions by name."""
+    found: dict[str, Made] = {}
+    for path, made in files.items():
+        if isinstance(made, Entry) and made.kind is NodeKind.CHAR and not made.rdev:
+            found[join(parent_of(path), f".wh.{path.rpartition('/')[2]}")] = b""
+            continue
+        if isinstance(made, Entry) and "trusted.overlay.opaque" in made.xattrs:
+            found[f"{path}/.wh..wh..opq"] = b""
+            made = replace(made, xattrs={})
+        found[path] = made
+    return found
+
+
+def copied_up(files: Mapping[str, Made], lower: Mapping[str, Made]) -> dict[str, Made]:
+    """What the kernel stores: directories that were there before get an attribute that says so."""
+    before = {parent for path in lower for parent in parents(path)}
+    marked = {
+        path: folder({"trusted.overlay.origin": b"\0\xfb"}) for one in files for path in parents(one) if path in before
+    }
+    return {**marked, **files}
+
+
+def parents(path: str) -> list[str]:
+    """The directories above a path, the root left out, topmost first."""
+    found = []
+    while (path := parent_of(path)) != "/":
+        found.append(path)
+    return found[::-1]
+
+
 def tar_of(entries: Mapping[str, Made]) -> bytes:
     """An archive of files; whiteouts are devices 0:0, as in a copy of an overlay directory."""
     archive = TarMaker("pax", mtime=SECONDS)
     named = set()
     for path in sorted(entries):
-        parents = []
-        while (path := parent_of(path)) != "/" and path not in named and path not in entries:
-            parents.append(path)
-            named.add(path)
-        for parent in reversed(parents):
-            archive.dir(parent[1:])
+        for parent in parents(path):
+            if parent not in named and parent not in entries:
+                archive.dir(parent[1:])
+                named.add(parent)
     for path, made in sorted(entries.items()):
         node = file(made) if isinstance(made, bytes) else made
         fields = Fields(mode=node.mode, uid=node.uid, gid=node.gid, mtime=(node.mtime_ns or 0) // 10**9)
@@ -318,9 +353,8 @@ def tar_of(entries: Mapping[str, Made]) -> bytes:
             case NodeKind.FIFO:
                 archive.fifo(name, **fields)
             case kind:
-                major, minor = os.major(node.rdev), os.minor(node.rdev)
-                flag = "3" if kind is NodeKind.CHAR else "4"
-                archive.member(name, flag, xattrs=xattrs, major=major, minor=minor, **fields)
+                fields |= Fields(major=os.major(node.rdev), minor=os.minor(node.rdev))
+                archive.member(name, "3" if kind is NodeKind.CHAR else "4", xattrs=xattrs, **fields)
     return archive.end()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import json
 import os
 import shutil
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import forensics_lib as fl
 from forensics_lib.engines.container import Container
@@ -350,6 +354,46 @@ def test_containers_of_docker_before_1_10(tmp_path: Path) -> None:
             assert facts(image.tree()) == facts(container.tree())
             assert (image.platform, image.alignment, len(image.layers)) == ("linux/amd64", "exact", 3)
         assert container.size_root_fs is None
+
+
+WRONG: st.SearchStrategy[Any] = st.sampled_from(
+    [None, 5, "x", [], [5], {}, {"x": 5}, {"id": []}, "9999-12-31T23:59:59Z", -(2**70), "\udcff\0"]
+)
+KEYS = ["Config", "Created", "State", "Path", "Args", "Driver", "OS", "ImagePlatform", "MountPoints", "Image", "ID"]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.data())
+def test_whatever_the_records_say(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.mktemp("hostile")
+    root = with_mounts(data={"Type": "volume", "Name": "data"}, conf={"Type": "bind", "Source": "/srv/conf"})
+    for name in data.draw(st.lists(st.sampled_from(sorted(root.members)), max_size=3)):
+        root.members[name] = data.draw(st.sampled_from([file(b""), file(b"\0{"), GONE, symlink("/"), Entry("5")]))
+    for key, value in data.draw(st.dictionaries(st.sampled_from(KEYS), WRONG, max_size=4)).items():
+        root.record[key] = value
+    for key, value in data.draw(st.dictionaries(st.sampled_from(sorted(root.config)), WRONG, max_size=3)).items():
+        root.config[key] = value
+    splits = f"{root.record_of(0)}/tar-split.json.gz"
+    lines = st.fixed_dictionaries({"type": st.integers(0, 3), "name": st.text(), "size": st.integers(-5, 2**70)})
+    if data.draw(st.booleans()):
+        root.members[splits] = file(gzip.compress(b"\n".join(map(to_json, data.draw(st.lists(lines, max_size=3))))))
+    with opened(root, folder) as evidence:
+        for number, container in enumerate(evidence.containers):
+            for question in (
+                lambda c: c.mount("/data"),
+                lambda c: c.mount("/conf"),
+                lambda c: (c.size_rw, c.size_root_fs),
+            ):
+                with contextlib.suppress(fl.ForensicsError):
+                    question(container)
+            target = folder / f"{number}.tar"
+            try:
+                container.save(target)
+            except fl.ForensicsError:
+                assert not target.exists()
+            else:
+                with fl.open(target) as archive:
+                    assert all(check.ok for check in archive.verify())
 
 
 # --- custody and copies -----------------------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+"""Where the content of an inode lies: extent trees of ext4, block numbers of ext2 and ext3.
+
+Format: Linux Documentation/filesystems/ext4/ifork.rst.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from forensics_lib.errors import DamagedData
+from forensics_lib.formats.ext4 import EXTENTS, INLINE_DATA, ExtInode
+
+__all__ = ["Run", "runs"]
+
+_MAGIC = 0xF30A
+_LONGEST = 0x8000
+_MAX_NODES, _MAX_RUNS = 1 << 16, 1 << 20
+_NO_BLOCKS = (0x1000, 0x2000, 0x6000, 0xC000)  # fifo, devices, socket
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Consecutive blocks.
+
+    Attributes:
+        logical: the first one's place in the file.
+        block: its number in the file system.
+        count: number of blocks.
+        written: False for blocks that are reserved and read as zeros.
+    """
+
+    logical: int
+    block: int
+    count: int
+    written: bool = True
+
+
+def runs(inode: ExtInode, read: Callable[[int], bytes], block_size: int, block_count: int) -> tuple[Run, ...]:
+    """The blocks of an inode in the order of the file; none for inline content and short links.
+
+    Args:
+        inode: which one.
+        read: gives a block of the file system by number.
+        block_size: bytes of a block.
+        block_count: number of blocks there are.
+
+    Raises:
+        DamagedData: the map contradicts itself, or is larger than any real one.
+    """
+    kind = inode.mode & 0xF000
+    if kind in _NO_BLOCKS or inode.flags & INLINE_DATA or (kind == 0xA000 and is_short_link(inode)):
+        return ()
+    found = _extents(inode, read) if inode.flags & EXTENTS else _numbers(inode, read, block_size)
+    found.sort(key=lambda run: run.logical)
+    end = 0
+    for run in found:
+        if run.logical < end or not 0 < run.block <= block_count - run.count:
+            raise _damaged(inode)
+        end = run.logical + run.count
+    return tuple(found)
+
+
+def is_short_link(inode: ExtInode) -> bool:
+    """Whether the target of a symbolic link lies in the inode itself."""
+    return inode.size < 60 and not inode.flags & EXTENTS
+
+
+def _extents(inode: ExtInode, read: Callable[[int], bytes]) -> list[Run]:
+    found: list[Run] = []
+    stack: list[tuple[bytes, int]] = [(inode.block, 5)]
+    nodes = 0
+    while stack:
+        node, deepest = stack.pop()
+        nodes += 1
+        if len(node) < 12 or nodes > _MAX_NODES or len(found) > _MAX_RUNS:
+            raise _damaged(inode)
+        magic, entries, _, depth = struct.unpack_from("<HHHH", node)
+        if magic != _MAGIC or depth > deepest or 12 + 12 * entries > len(node):
+            raise _damaged(inode)
+        for index in range(entries) if depth == 0 else reversed(range(entries)):
+            if depth == 0:
+                logical, length, high, low = struct.unpack_from("<IHHI", node, 12 + 12 * index)
+                written = length <= _LONGEST
+                count = length if written else length - _LONGEST
+                if count:
+                    found.append(Run(logical, high << 32 | low, count, written))
+            else:
+                _, low, high = struct.unpack_from("<IIH", node, 12 + 12 * index)
+                stack.append((read(high << 32 | low), depth - 1))
+    return found
+
+
+def _numbers(inode: ExtInode, read: Callable[[int], bytes], block_size: int) -> list[Run]:
+    """Runs of an inode with direct, single, double and triple indirect block numbers."""
+    per = block_size // 4
+    wanted = (inode.size + block_size - 1) // block_size
+    found: list[Run] = []
+    nodes = 0
+
+    def add(logical: int, number: int) -> None:
+        last = found[-1] if found else None
+        if last and last.block + last.count == number and last.logical + last.count == logical:
+            found[-1] = Run(last.logical, last.block, last.count + 1)
+        else:
+            found.append(Run(logical, number, 1))
+
+    def descend(number: int, logical: int, level: int) -> None:
+        nonlocal nodes
+        if not number or logical >= wanted:
+            return
+        if level == 0:
+            add(logical, number)
+            return
+        nodes += 1
+        data = read(number)
+        if nodes > _MAX_NODES or len(found) > _MAX_RUNS or len(data) < block_size:
+            raise _damaged(inode)
+        for index, child in enumerate(struct.unpack(f"<{per}I", data)):
+            if child:
+                descend(child, logical + index * per ** (level - 1), level - 1)
+
+    start = 0
+    for slot, number in enumerate(struct.unpack_from("<15I", inode.block)):
+        level = max(0, slot - 11)
+        descend(number, start, level)
+        start += per**level
+    return found
+
+
+def _damaged(inode: ExtInode) -> DamagedData:
+    return DamagedData(f"the block map of inode {inode.number} contradicts itself", offset=inode.offset)

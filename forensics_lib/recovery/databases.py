@@ -1,0 +1,267 @@
+"""Deleted and overwritten records of the engines' databases: what freed pages of bbolt files still hold.
+
+Docker keeps its networks in ``network/files/local-kv.db`` and its volumes in ``volumes/metadata.db``, containerd its
+containers with their runtime specifications in ``meta.db``, BuildKit its cache in ``buildkit/*.db``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from forensics_lib.engines.docker.engine import DockerRoot
+from forensics_lib.errors import ForensicsError
+from forensics_lib.formats.bbolt import Bolt, Record, State
+from forensics_lib.formats.jsondoc import JsonObject, iter_objects, parse, parse_object, parse_time, to_bytes
+from forensics_lib.model import Origin
+from forensics_lib.recovery.forms import CONTAINER_ID, form_of
+from forensics_lib.recovery.remnant import Confidence, Remnant
+from forensics_lib.sources.base import BytesSource
+from forensics_lib.trees.base import Node, NodeKind, join, parent_of
+
+__all__ = ["database_remnants"]
+
+_METHODS = {
+    State.PREVIOUS: "bbolt previous transaction",
+    State.NEWER: "bbolt newer transaction",
+    State.STALE: "bbolt page",
+}
+_NETWORK_KEY = re.compile(r"docker/network/v1\.0/([a-z_-]+)/(.+?)/?")
+_INDEX = 8
+_CONTAINERD = "io.containerd.metadata.v1.bolt/meta.db"
+_SPECIFICATION = b'{"ociVersion"'
+_MAX_RECORDS = 1_000_000
+_MAX_NAME = 200
+
+
+def database_remnants(docker: DockerRoot) -> Iterator[Remnant]:
+    """What the databases of a data root, and of the containerd beside it, no longer reach; database by database.
+
+    A record that is still live with the same value is left out; of one that is live with another value the detail says
+    that it is an older version. What cannot be read becomes a problem.
+    """
+    for node, reader in _databases(docker):
+        try:
+            database = _Database(node, Bolt(node.source(), docker.reader.problems))
+            yield from reader(database)
+        except ForensicsError as error:
+            docker.reader.problems.add(node.origin.to(node.path.lstrip("/")), error)
+
+
+def _databases(docker: DockerRoot) -> Iterator[tuple[Node, Callable[[_Database], Iterator[Remnant]]]]:
+    root, reader = docker.root, docker.reader
+    places = [
+        (root.at("network", "files", "local-kv.db"), _networks),
+        (root.at("volumes", "metadata.db"), _volumes),
+        (root.at("containerd", "daemon", _CONTAINERD), _containerd),
+        (join(parent_of(root.path), f"containerd/{_CONTAINERD}"), _containerd),
+    ]
+    for folder in (root.at("buildkit"),):
+        places += [(node.path, _others) for node in reader.folder(folder) if node.name.endswith(".db")]
+    for path, read in places:
+        node = reader.find(path)
+        if node is not None and node.kind is NodeKind.FILE and node.size:
+            yield node, read
+
+
+@dataclass(frozen=True)
+class _Database:
+    """One database with everything that it holds and held."""
+
+    node: Node
+    bolt: Bolt
+
+    @cached_property
+    def live(self) -> dict[tuple[bytes, ...], int]:
+        """Hashes of the values by the names of the buckets and the key; only compared with each other."""
+        found = {}
+        for count, record in enumerate(self.bolt.root.walk()):
+            if count >= _MAX_RECORDS:
+                break
+            found[(*record.path, record.key)] = hash(record.value)
+        return found
+
+    @cached_property
+    def _pairs(self) -> set[tuple[bytes, int]]:
+        return {(place[-1], value) for place, value in self.live.items()}
+
+    @cached_property
+    def gone(self) -> list[Record]:
+        """The records that are not live, whatever bucket they are thought to have been in."""
+        found = []
+        for record in self.bolt.stale():
+            if record.value is not None and not record.rooted and (record.key, hash(record.value)) in self._pairs:
+                continue
+            found.append(record)
+            if len(found) >= _MAX_RECORDS:
+                break
+        return found
+
+    def was(self, record: Record, what: str) -> str:
+        """What became of a record, in words."""
+        live = (*record.path, record.key) in self.live
+        where = "" if record.rooted or not record.path else "; which bucket it was in is inferred"
+        return f"{'older version of' if live else 'deleted'} {what}, page {record.page}{where}"
+
+    def remnant(
+        self,
+        record: Record,
+        kind: str,
+        detail: str,
+        *,
+        content: bytes | None = None,
+        container_id: str = "",
+        valid: bool = True,
+        modified_ns: int | None = None,
+    ) -> Remnant:
+        """A record as a remnant; `valid` tells whether its value is what such records hold."""
+        source = None if content is None else BytesSource(content, record.origin)
+        sure = Confidence.INTACT if valid and record.complete else Confidence.CARVED
+        return Remnant(
+            kind=kind,
+            path=self.node.path,
+            container_id=container_id,
+            image_id="",
+            method=_METHODS[record.state],
+            confidence=Confidence.METADATA_ONLY if source is None else sure,
+            complete=source is not None and record.complete and valid,
+            size=None if source is None else source.size,
+            origin=record.origin,
+            detail=detail,
+            modified_ns=modified_ns,
+            content=source,
+        )
+
+
+def _networks(database: _Database) -> Iterator[Remnant]:
+    """Networks, and what connected containers to them."""
+    owners = dict(_sandboxes(database))
+    for record in database.gone:
+        match = _NETWORK_KEY.fullmatch(record.key.decode("utf-8", "surrogateescape"))
+        if match is None or record.value is None:
+            continue
+        kind, content = match[1], record.value[_INDEX:]
+        document = _parsed(content, record.origin)
+        valid = document is not None
+        document = document or JsonObject({})
+        container_id = document.text("Cid") if kind == "sandbox" else owners.get(document.text("sandbox"), "")
+        yield database.remnant(
+            record,
+            "network" if kind == "network" else "record",
+            database.was(record, _network_words(kind, match[2], document, record.origin)),
+            content=content,
+            container_id=container_id if CONTAINER_ID.fullmatch(container_id) else "",
+            valid=valid,
+            modified_ns=parse_time(document.text("created"))[1],
+        )
+
+
+def _sandboxes(database: _Database) -> Iterator[tuple[str, str]]:
+    """Container ids by the ids of their sandboxes, the deleted ones first, so that live ones count."""
+    for record in (*database.gone, *database.bolt.root.walk()):
+        if record.value is not None and b"/sandbox/" in record.key:
+            document = _parsed(record.value[_INDEX:], record.origin) or JsonObject({})
+            yield document.text("ID"), document.text("Cid")
+
+
+def _network_words(kind: str, key: str, document: JsonObject, origin: Origin) -> str:
+    name, identifier = document.text("name"), document.text("id") or document.text("ID")
+    match kind:
+        case "network":
+            subnets = ", ".join(_subnets(document, origin))
+            return f"network {name} ({identifier}), driver {document.text('networkType')}, subnets {subnets or 'none'}"
+        case "endpoint":
+            interface = document.object("ep_iface")
+            address = interface.text("addr") or "no address"
+            return f"endpoint of container {name} in network {key.partition('/')[0]}: {address} {interface.text('mac')}"
+        case "sandbox":
+            return f"sandbox of container {document.text('Cid')}"
+        case _:
+            return f"{kind} {key}"
+
+
+def _subnets(document: JsonObject, origin: Origin) -> Iterator[str]:
+    """Address ranges, which are JSON inside JSON inside JSON."""
+    for version in ("4", "6"):
+        wanted = _nested(document.text(f"ipamV{version}Config"), origin)
+        asked = [one.text("PreferredPool") for one in wanted if one.text("PreferredPool")]
+        given = [
+            data.text("Pool")
+            for one in _nested(document.text(f"ipamV{version}Info"), origin)
+            for data in _nested(one.text("IPAMData"), origin)
+            if data.text("Pool")
+        ]
+        yield from asked or given
+
+
+def _nested(text: str, origin: Origin) -> list[JsonObject]:
+    try:
+        value = parse(to_bytes(text), origin) if text else None
+    except ForensicsError:
+        return []
+    return list(iter_objects(value if isinstance(value, list) else [value]))
+
+
+def _volumes(database: _Database) -> Iterator[Remnant]:
+    for record in database.gone:
+        if record.value is None:
+            continue
+        document = _parsed(record.value, record.origin)
+        valid, document = document is not None, document or JsonObject({})
+        name = document.text("Name") or _text(record.key)
+        labels = ", ".join(f"{key}={value}" for key, value in document.mapping("Labels").items())
+        words = f"volume {name}, driver {document.text('Driver') or 'unknown'}, labels {labels or 'none'}"
+        yield database.remnant(record, "volume", database.was(record, words), content=record.value, valid=valid)
+
+
+def _containerd(database: _Database) -> Iterator[Remnant]:
+    """Objects of containerd: of containers their runtime specification, of others that they existed."""
+    told: set[tuple[bytes, ...]] = set()
+    specified: set[str] = set()
+    later = []
+    for record in database.gone:
+        place = (*record.path, record.key)
+        container_id = next((_text(one) for one in reversed(place) if CONTAINER_ID.fullmatch(_text(one))), "")
+        start = record.value.find(_SPECIFICATION, 0, 4096) if record.value else -1
+        if record.value is not None and start >= 0:
+            document = _parsed(record.value[start:], record.origin)
+            valid, document = document is not None, document or JsonObject({})
+            form = form_of(document.raw, b"")
+            container_id = container_id or (form.container_id if form is not None else "")
+            words = " ".join(document.object("process").texts("args"))[:_MAX_NAME]
+            detail = database.was(record, f"runtime specification of a container: {words}")
+            specified.add(container_id)
+            yield database.remnant(
+                record, "record", detail, content=record.value[start:], container_id=container_id, valid=valid
+            )
+        elif record.rooted and len(place) >= 4 and place[:4] not in told and place[:4] not in database.live:
+            told.add(place[:4])
+            later.append(record)
+    for record in later:
+        place = (*record.path, record.key)[:4]
+        name, kind = _text(place[3]), _text(place[2])
+        is_container = kind == "containers" and CONTAINER_ID.fullmatch(name) is not None
+        if not (is_container and name in specified):
+            detail = f"deleted object of containerd: {kind} {name[:_MAX_NAME]}, page {record.page}"
+            yield database.remnant(record, "record", detail, container_id=name if is_container else "")
+
+
+def _others(database: _Database) -> Iterator[Remnant]:
+    for record in database.gone:
+        if record.value is not None:
+            words = "/".join(_text(one) for one in (*record.path, record.key))
+            detail = database.was(record, f"record {words[:_MAX_NAME]}")
+            yield database.remnant(record, "record", detail, content=record.value)
+
+
+def _parsed(data: bytes, origin: Origin) -> JsonObject | None:
+    try:
+        return parse_object(data, origin)
+    except ForensicsError:
+        return None
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

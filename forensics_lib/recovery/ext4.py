@@ -1,0 +1,329 @@
+"""Deleted files of ext2, ext3 and ext4: content, names, paths and times, from what the journal remembers.
+
+A file counts as whole when all its blocks are unallocated today, and no later file or directory that the journal knows
+of used one of them in between. That is no proof: content can have been written and deleted again between two
+transactions. So its form has to fit its name, too.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from forensics_lib.errors import DamagedData
+from forensics_lib.formats.ext4_groups import BlockGroups
+from forensics_lib.formats.ext4_map import Run
+from forensics_lib.formats.jbd2_history import JournalHistory
+from forensics_lib.model import Origin, ProblemLog, Progress
+from forensics_lib.recovery.ext4_lives import NOW, Life, Lives, State
+from forensics_lib.recovery.ext4_names import Name, Names
+from forensics_lib.recovery.free import free_ranges
+from forensics_lib.recovery.remnant import Confidence, Remnant
+from forensics_lib.sources.base import BytesSource, ExtentSource, Source
+from forensics_lib.trees.ext import ExtTree
+
+__all__ = ["undelete"]
+
+_METHOD = "ext4 journal"
+_LARGEST_DOCUMENT = 16 << 20
+_ZEROS_READ = 64 << 20
+_CONTAINER = re.compile(r"(?:^|/)(?:containers|layerdb/mounts|overlay-containers)/([0-9a-f]{64})(?:/|$)")
+_DIGEST = re.compile(r"/(?:blobs|imagedb/content)/sha256/([0-9a-f]{64})$")
+_VOLUME = re.compile(r"(/volumes/[^/]+)/<inode \d+>(?=/|$)")
+_KINDS = (
+    (re.compile(r"/diff/|/volumes/[^/]+/_data/|/snapshots/\d+/fs/"), "file"),
+    (re.compile(r"/(?:config\.v2|hostconfig|config|state)\.json$"), "config"),
+    (re.compile(r"-json\.log(?:\.\d+)?(?:\.gz)?$|/local-logs/|/ctr\.log$|/pods/.*\.log$"), "log"),
+    (re.compile(r"/imagedb/|/repositories\.json$|/images/"), "image"),
+    (re.compile(r"/layerdb/|/overlay2?/[^/]+(?:/[^/]+)?$"), "layer"),
+    (re.compile(r"/volumes/"), "volume"),
+)
+
+
+def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = None) -> Iterator[Remnant]:
+    """Everything deleted that the journal and the inode tables of a file system still know, the newest first.
+
+    Regular files with content, or with metadata only where blocks were used again; former content of files that were
+    truncated or replaced; directories and symbolic links. The content of a link is its target; its size is 0, as of
+    every node that is no file.
+
+    Args:
+        tree: the file system.
+        problems: gets what could not be read.
+        progress: called with bytes done and in total: of the journal, then of the free space if names are missing.
+    """
+    source = tree._source
+    try:
+        history = JournalHistory(_log(tree), progress)
+    except DamagedData as error:
+        problems.add(tree.origin.to("journal"), error)
+        history = JournalHistory(None)
+    if history.fast_commits:
+        problems.add(tree.origin.to("journal"), "the journal has an area for fast commits, which is not read")
+    groups = BlockGroups(source)
+    lives = Lives(source, history, groups, problems)
+    names = Names(source, tree.geometry, history, groups, lives)
+    yield from _Undelete(tree, source, history, groups, names).run(lives, problems, progress)
+
+
+def _log(tree: ExtTree) -> Source | None:
+    number = tree.geometry.journal_inode
+    if not number:
+        return None
+    inode = tree.geometry.inode(number)
+    return tree.content(number, inode.size, tree.origin.to("journal", inode.offset))
+
+
+@dataclass(slots=True)
+class _Find:
+    """A state of a life, and which of its blocks are still its own."""
+
+    life: Life
+    state: State | None
+    kept: tuple[Run, ...] = ()
+    is_last: bool = True
+
+    @property
+    def last(self) -> int:
+        """The last transaction that knew it."""
+        return self.state.last if self.state else self.life.last
+
+
+class _Undelete:
+    """Joins content, names and allocation."""
+
+    def __init__(
+        self, tree: ExtTree, source: Source, history: JournalHistory, groups: BlockGroups, names: Names
+    ) -> None:
+        """Start with nothing overwritten."""
+        self._tree = tree
+        self._source = source
+        self._history = history
+        self._groups = groups
+        self._names = names
+        self._used = _Intervals()
+
+    def run(self, lives: Lives, problems: ProblemLog, progress: Progress | None) -> Iterator[Remnant]:
+        """The remnants; those whose path is not known come last, after a look at the free space."""
+        unnamed: list[_Find] = []
+        for find in self._finds(lives):
+            found = self._names.of(find.life)
+            if found and found[0].is_whole:
+                yield self._remnant(find, found)
+            else:
+                unnamed.append(find)
+        if unnamed:
+            self._names.read_remains(free_ranges(self._tree), progress)
+        for find in unnamed:
+            found = self._names.of(find.life)
+            if found or find.state is not None or find.life.ended == NOW:
+                yield self._remnant(find, found)
+
+    def _finds(self, lives: Lives) -> Iterator[_Find]:
+        """What was deleted, the newest first, so that what overwrote comes before what was overwritten."""
+        finds: list[_Find] = []
+        for life in lives:
+            if not life.states and not life.alive:
+                finds.append(_Find(life, None))
+            for index, state in enumerate(life.states):
+                finds.append(_Find(life, state, is_last=index == 0))
+        finds.sort(key=lambda find: (find.last, find.life.number), reverse=True)
+        for find in finds:
+            life = find.life
+            if find.state is not None:
+                runs = find.state.runs
+                find.kept = self._kept(life, find.state)
+                for run in runs:
+                    self._used.add(run.block, run.block + run.count)
+                whole = _blocks(find.kept) == _blocks(runs)
+                if (find.is_last and life.alive) or not (find.is_last or whole):
+                    continue
+            yield find
+
+    def _kept(self, life: Life, state: State) -> tuple[Run, ...]:
+        """The runs of a state that nothing else can have overwritten."""
+        if state.last == NOW and self._is_open(life, state):
+            return state.runs
+        kept: list[Run] = []
+        for run in state.runs:
+            for start, count in self._groups.free_parts(run.block, run.count):
+                for begin, end in self._used.gaps(start, start + count):
+                    for used in (*self._history.written_after(begin, end - begin, state.last), end):
+                        if used > begin:
+                            shift = begin - run.block
+                            kept.append(Run(run.logical + shift, begin, used - begin, run.written))
+                        begin = used + 1
+        return tuple(kept)
+
+    def _is_open(self, life: Life, state: State) -> bool:
+        """Whether the blocks are still allocated, to a file without a name that was open when the disk was copied."""
+        return not life.inode.nlink and not any(
+            True for run in state.runs for _ in self._groups.free_parts(run.block, run.count)
+        )
+
+    def _remnant(self, find: _Find, names: list[Name]) -> Remnant:
+        life, state = find.life, find.state
+        inode = state.inode if state else life.inode
+        path = _VOLUME.sub(r"\1/_data", names[0].path) if names else ""
+        origin = self._origin(life, state)
+        details = [_described(life)] if not stat.S_ISREG(inode.mode) else []
+        details += [f"written as {names[0].written_as}"] if names and names[0].written_as else []
+        others = list(dict.fromkeys(name.path for name in names[1:] if name.path != path and not name.written_as))
+        details += [f"also {', '.join(others[:4])}"] if others else []
+        content: Source | None = None
+        complete = False
+        if stat.S_ISLNK(inode.mode) and state is not None:
+            content = self._content(state, find.kept, origin)
+            complete = _blocks(find.kept) == _blocks(state.runs)
+            target = content.read_at(0, min(content.size, 4096)).decode("utf-8", "surrogateescape") if complete else "?"
+            details[:1] = [f"symbolic link to {target}"]
+        elif stat.S_ISREG(inode.mode):
+            content, complete, words = self._judge(find, path, origin)
+            details += words
+        if life.alive:
+            details.append("earlier content of a file that still exists")
+        elif state is not None and not find.is_last:
+            details.append("content before the file was truncated or replaced")
+        elif state is not None and state.last == NOW and find.kept == state.runs and state.runs:
+            details.append("deleted, but still open when the disk was copied")
+        if names and names[0].method != "journal":
+            details.append("name from remains of a directory")
+        match = _CONTAINER.search(path)
+        grade = Confidence.INTACT if complete else Confidence.METADATA_ONLY
+        if complete and content is not None and (digest := _DIGEST.search(path)):
+            if _sha256(content) == digest[1]:
+                grade = Confidence.VERIFIED
+            else:
+                complete, grade = False, Confidence.METADATA_ONLY
+                details.append("the blocks hold something else: the digest in the name does not fit")
+        kind = next((kind for pattern, kind in _KINDS if pattern.search(path)), "file")
+        return Remnant(
+            kind=kind,
+            path=path,
+            container_id=match[1] if match else "",
+            image_id="",
+            method=_METHOD if life.last != -1 else "ext4 inode",
+            confidence=grade,
+            complete=complete,
+            size=inode.size
+            if stat.S_ISREG(inode.mode) and state is not None
+            else 0
+            if stat.S_ISLNK(inode.mode)
+            else None,
+            origin=origin,
+            detail="; ".join(details),
+            deleted_ns=life.deleted_ns,
+            modified_ns=inode.mtime_ns,
+            content=content,
+        )
+
+    def _judge(self, find: _Find, path: str, origin: Origin) -> tuple[Source | None, bool, list[str]]:
+        """The content of a file, whether it is whole, and what has to be said about it."""
+        state = find.state
+        if state is None:
+            return None, False, ["no content is known: never written, empty, or forgotten by the journal"]
+        content = self._content(state, find.kept, origin)
+        whole, kept = _blocks(state.runs), _blocks(find.kept)
+        if kept < whole:
+            words = f"{kept} of {whole} blocks are still there" if kept else "all blocks were used again"
+            return (content if kept else None), False, [words]
+        try:
+            wrong = _contradiction(path, content)
+        except DamagedData as error:
+            wrong = str(error)
+        return content, not wrong, [wrong] if wrong else []
+
+    def _content(self, state: State, kept: tuple[Run, ...], origin: Origin) -> Source:
+        if state.data is not None:
+            return BytesSource(state.data, origin)
+        size = self._groups.block_size
+        extents = [(run.logical * size, run.block * size, run.count * size) for run in kept if run.written]
+        return ExtentSource(self._source, extents, state.inode.size, origin)
+
+    def _origin(self, life: Life, state: State | None) -> Origin:
+        last, at = (state.last, state.at) if state else (life.last, life.at)
+        if last == NOW or last < 0:
+            return self._tree.origin.to(f"inode {life.number}", at)
+        return self._tree.origin.to(f"journal transaction {last}").to(f"inode {life.number}", at)
+
+
+class _Intervals:
+    """Blocks that later content used, as sorted intervals that do not touch."""
+
+    def __init__(self) -> None:
+        self._starts: list[int] = []
+        self._ends: list[int] = []
+
+    def add(self, start: int, end: int) -> None:
+        """Mark `start` up to, but without, `end`."""
+        first = bisect.bisect_left(self._ends, start)
+        last = bisect.bisect_right(self._starts, end)
+        if first < last:
+            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+        self._starts[first:last] = [start]
+        self._ends[first:last] = [end]
+
+    def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The unmarked parts of an interval."""
+        index = bisect.bisect_right(self._ends, start)
+        while start < end:
+            if index == len(self._starts) or self._starts[index] >= end:
+                yield start, end
+                return
+            if self._starts[index] > start:
+                yield start, self._starts[index]
+            start = self._ends[index]
+            index += 1
+
+
+def _blocks(runs: tuple[Run, ...]) -> int:
+    return sum(run.count for run in runs)
+
+
+def _sha256(content: Source) -> str:
+    digest = hashlib.sha256()
+    for block in content.blocks():
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _described(life: Life) -> str:
+    kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
+    return kinds.get(stat.S_IFMT(life.inode.mode), "device")
+
+
+def _contradiction(path: str, content: Source) -> str:
+    """Why content cannot be that of a file of this name; empty when it can."""
+    head = content.read_at(0, 512)
+    if not head.strip(b"\0") and _only_zeros(content):
+        return "its blocks hold nothing but zeros: written so, discarded, or never written"
+    name = path.rpartition("/")[2]
+    if name.endswith((".gz", ".tgz")) and head[:2] != b"\x1f\x8b":
+        return "the blocks hold no gzip data"
+    if name.endswith("-json.log") and head[:1] != b"{":
+        return "the blocks hold no records of a log"
+    if name.endswith(".json") and content.size <= _LARGEST_DOCUMENT:
+        try:
+            value = json.loads(content.read_at(0, content.size))
+        except (ValueError, RecursionError):
+            return "the blocks hold no JSON document"
+        folder = _CONTAINER.search(path)
+        if name == "config.v2.json" and folder and isinstance(value, dict) and value.get("ID") != folder[1]:
+            return f"the blocks hold the configuration of {value.get('ID')}"
+    return ""
+
+
+def _only_zeros(content: Source) -> bool:
+    read = 0
+    for block in content.blocks():
+        read += len(block)
+        if block.strip(b"\0"):
+            return False
+        if read > _ZEROS_READ:
+            break
+    return True

@@ -1,0 +1,327 @@
+"""The lives of inodes: what each number of an ext file system was, one file after the other, as far as is remembered.
+
+A deleted inode of ext3 and ext4 no longer says where its content lay, but older copies of it in the journal do. A
+number is given to new files again and again; its generation and its time of creation tell them apart.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.formats.ext4 import INLINE_DATA, ExtInode
+from forensics_lib.formats.ext4_groups import BlockGroups, InodeTable
+from forensics_lib.formats.ext4_inode import decode_inode
+from forensics_lib.formats.ext4_map import Run, is_short_link, runs
+from forensics_lib.formats.jbd2_history import JournalHistory
+from forensics_lib.model import ProblemLog
+from forensics_lib.sources.base import Source
+
+__all__ = ["NOW", "Life", "Lives", "State"]
+
+NOW = 1 << 62
+"""The disk as it is, later than every transaction."""
+_ROOT, _FIRST_ORDINARY = 2, 11
+_MAX_VERSIONS = 1 << 21
+_TABLE_STEP = 256
+_COMPARED = 8
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Content that an inode had.
+
+    Attributes:
+        inode: as it was then.
+        runs: the blocks with its content.
+        last: the last transaction that knew it so; `NOW` for the disk itself.
+        at: where this copy of the inode lies: in the log, or in the file system when `last` is `NOW`.
+        data: content that lies in the inode itself; None when it lies in blocks.
+    """
+
+    inode: ExtInode
+    runs: tuple[Run, ...]
+    last: int
+    at: int
+    data: bytes | None = None
+
+
+@dataclass(slots=True)
+class Life:
+    """One file, directory or other object from its creation to its deletion.
+
+    Attributes:
+        number: of its inode.
+        order: which life of this number it is, from 0 on.
+        first: the first transaction that knew it.
+        last: the last transaction in which it was alive; -1 when only its deletion is known.
+        inode: its newest copy while it was alive, else its deleted one.
+        at: where that copy lies, as in `State`.
+        ended: the first transaction that knew it deleted; None while it lives.
+        deleted_ns: when it was deleted, nanoseconds since 1970; None when unknown or alive.
+        states: its contents, newest first, without those that only grew.
+    """
+
+    number: int
+    order: int
+    first: int
+    last: int
+    inode: ExtInode
+    at: int
+    ended: int | None = None
+    deleted_ns: int | None = None
+    states: list[State] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still there."""
+        return self.ended is None
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.inode.mode)
+
+
+@dataclass(slots=True)
+class _Version:
+    first: int
+    last: int
+    at: int
+    data: bytes
+
+
+class Lives:
+    """All lives that the journal and the inode tables know of, except those of inodes that simply live on.
+
+    Args:
+        source: the file system as it is.
+        history: its journal.
+        groups: its block groups.
+        problems: gets inodes that cannot be read.
+
+    Attributes:
+        directories: numbers of the directories that live.
+    """
+
+    def __init__(self, source: Source, history: JournalHistory, groups: BlockGroups, problems: ProblemLog) -> None:
+        """Read the copies in the log and the inode tables."""
+        self._source = source
+        self._history = history
+        self._groups = groups
+        self._problems = problems
+        self._lives: dict[int, list[Life]] = {}
+        self.directories: list[int] = []
+        versions: dict[int, list[_Version]] = {}
+        self._collect_past(versions)
+        self._collect_present(versions)
+        for number in sorted(versions):
+            found = self._split(number, versions.pop(number))
+            if found:
+                self._lives[number] = found
+
+    def __iter__(self) -> Iterator[Life]:
+        """All of them, by number and time."""
+        for lives in self._lives.values():
+            yield from lives
+
+    def at(self, number: int, sequence: int) -> Life | None:
+        """What a number was when a transaction was committed; None when nothing but its present is known."""
+        found: Life | None = None
+        for life in self._lives.get(number, ()):
+            if found is None or life.first <= sequence or (found.ended is not None and found.ended <= sequence):
+                found = life
+        return found
+
+    def of(self, number: int) -> list[Life]:
+        """The lives of one number, oldest first."""
+        return self._lives.get(number, [])
+
+    def _collect_past(self, versions: dict[int, list[_Version]]) -> None:
+        size, count = self._groups.inode_size, 0
+        seen: dict[int, bytes] = {}
+        for copy in self._history.copies:
+            place = self._groups.table_of(copy.block)
+            if place is None:
+                continue
+            data = self._history.content(copy)
+            if data is None:
+                continue
+            number = place[1]
+            before = seen.get(copy.block, b"")
+            seen[copy.block] = data
+            offset = self._history.offset(copy)
+            for position in range(0, len(data) - size + 1, size):
+                raw = data[position : position + size]
+                if raw == before[position : position + size]:
+                    known = versions.get(number + position // size)
+                    if known:
+                        known[-1].last = copy.sequence
+                    continue
+                if any(raw[:2]) or number + position // size in versions:
+                    count += _remember(versions, number + position // size, copy.sequence, offset + position, raw)
+            if count > _MAX_VERSIONS:
+                message = f"more than {_MAX_VERSIONS} versions of inodes; the newest transactions are not used"
+                self._problems.add(self._source.origin.to("journal"), LimitExceeded(message))
+                return
+
+    def _collect_present(self, versions: dict[int, list[_Version]]) -> None:
+        step = _TABLE_STEP * (self._groups.block_size // self._groups.inode_size)
+        known: dict[int, int] = {}
+        for number in versions:
+            group = self._groups.group_of(number)
+            known[group] = max(known.get(group, 0), number)
+        for group, table in enumerate(self._groups.tables):
+            count = max(table.used, known.get(group, 0) - table.first + 1)
+            for start in range(0, count, step):
+                self._read_table(table, start, min(step, count - start), versions)
+
+    def _read_table(self, table: InodeTable, start: int, count: int, versions: dict[int, list[_Version]]) -> None:
+        size = self._groups.inode_size
+        offset = table.block * self._groups.block_size + start * size
+        try:
+            data = self._source.read_at(offset, count * size)
+        except DamagedData as error:
+            self._problems.add(self._source.origin.to("inode table", offset), error)
+            return
+        for position in range(0, len(data) - size + 1, size):
+            number = table.first + start + position // size
+            mode = data[position] | data[position + 1] << 8
+            linked = data[position + 26] | data[position + 27]
+            if linked and mode & 0xF000 == 0x4000 and (number >= _FIRST_ORDINARY or number == _ROOT):
+                self.directories.append(number)
+            if number in versions or (mode and not linked and number >= _FIRST_ORDINARY):
+                _remember(versions, number, NOW, offset + position, data[position : position + size])
+
+    def _split(self, number: int, versions: list[_Version]) -> list[Life]:
+        """The lives in the versions of an inode, oldest first."""
+        lives: list[Life] = []
+        key: bytes = b""
+        alive: list[tuple[_Version, ExtInode]] = []
+        for version in versions:
+            inode = decode_inode(number, version.data, version.at)
+            this = version.data[100:104] + version.data[144:152]
+            new = not lives or (inode.mode != 0 and this != key)
+            if lives and lives[-1].alive and (new or not self._is_alive(inode)):
+                self._end(lives[-1], version, None if new else inode, alive)
+                alive = []
+            if inode.mode == 0 or (not new and not self._is_alive(inode)):
+                continue
+            if new or not lives[-1].alive:
+                key = this
+                lives.append(Life(number, len(lives), version.first, -1, inode, version.at))
+                if not self._is_alive(inode):
+                    self._end(lives[-1], version, inode, [])
+                    continue
+            life = lives[-1]
+            life.last, life.inode, life.at = version.last, inode, version.at
+            alive.append((version, inode))
+        if lives and lives[-1].alive:
+            life = lives[-1]
+            if len(alive) > 1 or life.is_dir or not life.inode.nlink:
+                life.states = self._states(alive)
+            if life.last == NOW and not life.inode.nlink:
+                life.ended, life.deleted_ns = NOW, life.inode.ctime_ns
+            elif life.last != NOW:
+                life.ended = NOW
+        return lives
+
+    def _end(
+        self, life: Life, version: _Version, inode: ExtInode | None, alive: list[tuple[_Version, ExtInode]]
+    ) -> None:
+        """Note how a life ended; `inode` is its deleted inode, None when the number was given to something else."""
+        life.ended = version.first
+        life.states = self._states(alive)
+        if inode is not None and inode.mode:
+            life.deleted_ns = inode.ctime_ns if not inode.nlink else None
+            if life.deleted_ns is None and self._is_time(inode):
+                life.deleted_ns = inode.dtime * 10**9
+        elif not life.inode.nlink:
+            life.deleted_ns = life.inode.ctime_ns
+        if life.deleted_ns is None:
+            life.deleted_ns = self._history.committed_ns.get(version.first)
+
+    def _is_alive(self, inode: ExtInode) -> bool:
+        """Whether it has a name, or is open without one; freed inodes of ext2 keep their size, but note a time."""
+        if not inode.mode:
+            return False
+        return inode.nlink > 0 or (inode.size > 0 and not self._is_time(inode))
+
+    def _is_time(self, inode: ExtInode) -> bool:
+        """Whether the field tells when the inode was deleted, not which one is next in the list of orphans."""
+        return inode.dtime >= max(min(inode.ctime_ns, inode.mtime_ns) // 10**9 - 1, 1 << 24)
+
+    def _states(self, alive: Iterable[tuple[_Version, ExtInode]]) -> list[State]:
+        states: list[State] = []
+        for version, inode in reversed(list(alive)):
+            state = self._state(version, inode) if inode.size else None
+            if state is not None and not any(_continues(later, state) for later in states[-_COMPARED:]):
+                states.append(state)
+        return states
+
+    def _state(self, version: _Version, inode: ExtInode) -> State | None:
+        kind = stat.S_IFMT(inode.mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+            return None
+        if inode.flags & INLINE_DATA:
+            return State(inode, (), version.last, version.at, inode.block[: inode.size])
+        if kind == stat.S_IFLNK and is_short_link(inode):
+            return State(inode, (), version.last, version.at, inode.block[: inode.size])
+        for read in (lambda block: self._then(block, version.last), self._now):
+            try:
+                found = runs(inode, read, self._groups.block_size, self._groups.block_count)
+            except DamagedData:
+                continue
+            return State(inode, found, version.last, version.at) if found else None
+        return None
+
+    def _then(self, block: int, sequence: int) -> bytes:
+        data = None if sequence == NOW else self._history.as_of(block, sequence)
+        return self._now(block) if data is None else data
+
+    def _now(self, block: int) -> bytes:
+        if not 0 < block < self._groups.block_count:
+            return b""
+        return self._source.read_at(block * self._groups.block_size, self._groups.block_size)
+
+
+def _remember(versions: dict[int, list[_Version]], number: int, sequence: int, at: int, data: bytes) -> int:
+    """Add a version; one that differs only in times replaces the one before it. Gives the number of versions added."""
+    known = versions.setdefault(number, [])
+    if known and _essence(known[-1].data) == _essence(data):
+        known[-1].last, known[-1].at, known[-1].data = sequence, at, data
+        return 0
+    known.append(_Version(sequence, sequence, at, data))
+    return 1
+
+
+def _essence(data: bytes) -> tuple[bytes, ...]:
+    """What makes a version more than a newer time: mode, size, deletion, links, flags, blocks, generation, creation."""
+    return data[:8], data[20:36], data[40:112], data[144:152]
+
+
+def _continues(later: State, earlier: State) -> bool:
+    """Whether a later content is the earlier one, perhaps with more at its end."""
+    if later.data is not None or earlier.data is not None:
+        return later.data == earlier.data
+    if later.inode.size < earlier.inode.size:
+        return False
+    index = 0
+    for run in earlier.runs:
+        while index < len(later.runs) and later.runs[index].logical + later.runs[index].count <= run.logical:
+            index += 1
+        logical, block, left = run.logical, run.block, run.count
+        while left:
+            if index == len(later.runs):
+                return False
+            other = later.runs[index]
+            shift = logical - other.logical
+            if shift < 0 or other.block + shift != block:
+                return False
+            step = min(left, other.count - shift)
+            logical, block, left = logical + step, block + step, left - step
+            if left:
+                index += 1
+    return True

@@ -1,0 +1,311 @@
+"""Names of deleted inodes: from older copies of directories in the journal, and from freed directory blocks."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+from forensics_lib.errors import DamagedData
+from forensics_lib.formats.crc32c import crc32c
+from forensics_lib.formats.ext4 import INLINE_DATA, ExtGeometry, ExtInode
+from forensics_lib.formats.ext4_dir import TAIL, DirEntry, dir_entries, is_dir_block
+from forensics_lib.formats.ext4_groups import BlockGroups
+from forensics_lib.formats.ext4_map import runs
+from forensics_lib.formats.jbd2_history import JournalHistory
+from forensics_lib.model import Progress
+from forensics_lib.recovery.ext4_lives import NOW, Life, Lives
+from forensics_lib.sources.base import Source
+
+__all__ = ["Name", "Names"]
+
+_ROOT = 2
+_DEEPEST = 256
+_MAX_DIR_BLOCKS = 1 << 16
+_WINDOW = 4 << 20
+_DOT = b"\x0c\x00\x01\x02.\0\0\0"
+_TEMPORARY = re.compile(r"\.tmp-(.+?)\d+")
+_IN_JOURNAL, _LEFT_OVER = 1, 0
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name that an inode had.
+
+    Attributes:
+        path: as far as it is known; ``<inode N>`` stands for a directory whose own name is not known.
+        written_as: the temporary name of a file of which only that is known; its final name is in `path`.
+        method: where the name was found.
+    """
+
+    path: str
+    written_as: str = ""
+    method: str = "journal"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the path goes up to the root."""
+        return self.path.startswith("/") and "<inode " not in self.path
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    parent: int
+    order: int
+    name: str
+
+
+class Names:
+    """Paths of lives.
+
+    Args:
+        source: the file system as it is.
+        geometry: its superblock.
+        history: its journal.
+        groups: its block groups.
+        lives: what its inodes were.
+    """
+
+    def __init__(
+        self, source: Source, geometry: ExtGeometry, history: JournalHistory, groups: BlockGroups, lives: Lives
+    ) -> None:
+        """Read the directories in the journal."""
+        self._source = source
+        self._geometry = geometry
+        self._history = history
+        self._groups = groups
+        self._lives = lives
+        self._found: dict[tuple[int, int], dict[_Entry, tuple[int, int]]] = {}
+        self._parents: dict[tuple[int, int], tuple[int, int]] = {}
+        self._folders: dict[tuple[int, int], str] = {}
+        self._present = lru_cache(maxsize=1024)(self._read_present)
+        self._owners = self._dir_blocks()
+        self._read_journal()
+
+    def of(self, life: Life) -> list[Name]:
+        """The names of a life, the most likely first."""
+        found: list[Name] = []
+        final: list[str] = []
+        for entry, rank in self._ranked(life.number, life.order):
+            folder = self._folder(entry.parent, entry.order, frozenset({(life.number, life.order)}))
+            method = "journal" if rank[0] == _IN_JOURNAL else "directory remains"
+            temporary = _TEMPORARY.fullmatch(entry.name)
+            if temporary is None:
+                final.append(f"{folder}/{entry.name}")
+                found.append(Name(f"{folder}/{entry.name}", "", method))
+            elif f"{folder}/{temporary[1]}" not in final:
+                found.append(Name(f"{folder}/{temporary[1]}", entry.name, method))
+        if not found and life.alive:
+            path = self._living(life.number)
+            found += [Name(path)] if path is not None else []
+        found.sort(key=lambda name: (bool(name.written_as), not name.is_whole))
+        return found
+
+    def read_remains(self, free: Iterator[tuple[int, int]], progress: Progress | None = None) -> None:
+        """Look for names that were deleted from living directories, and for directories in free space.
+
+        Args:
+            free: (offset, length) of the free space, ascending.
+            progress: called with the bytes of the file system that were passed.
+        """
+        for number in self._lives.directories:
+            for block in self._dir_data(number):
+                for entry in dir_entries(block, self._geometry.inode_count):
+                    if entry.deleted:
+                        self._note(entry, number, NOW, _LEFT_OVER)
+        size = self._groups.block_size
+        self._read_known()
+        for offset, length in free:
+            for start in range(offset, offset + length, _WINDOW):
+                try:
+                    data = self._source.read_at(start, min(_WINDOW, offset + length - start))
+                except DamagedData:
+                    continue
+                position = data.find(_DOT, 4)
+                while position >= 0:
+                    if (position - 4) % size == 0:
+                        self._read_freed(data[position - 4 : position - 4 + size])
+                    position = data.find(_DOT, position + 1)
+                if progress is not None:
+                    progress(start + len(data), self._source.size)
+        self._folders.clear()
+
+    def _ranked(self, number: int, order: int) -> list[tuple[_Entry, tuple[int, int]]]:
+        """Where an inode was entered, the newest first; what is left in free space comes last."""
+        found = self._found.get((number, order), {})
+        return sorted(found.items(), key=lambda item: (*item[1], item[0].name), reverse=True)
+
+    def _folder(self, number: int, order: int, above: frozenset[tuple[int, int]]) -> str:
+        """Path of a directory, without a slash at its end."""
+        if number == _ROOT:
+            return ""
+        key = (number, order)
+        known = self._folders.get(key)
+        if known is not None:
+            return known
+        path: str | None = None
+        lives = self._lives.of(number)
+        if not lives or (order == lives[-1].order and lives[-1].alive):
+            path = self._living(number)
+        if path is None and len(above) < _DEEPEST and key not in above:
+            for entry, _ in self._ranked(number, order):
+                path = f"{self._folder(entry.parent, entry.order, above | {key})}/{entry.name}"
+                if path.startswith("/"):
+                    break
+        if path is None:
+            path = f"<inode {number}>"
+            parent = self._parents.get(key)
+            if parent is not None and len(above) < _DEEPEST and key not in above:
+                path = f"{self._folder(*parent, above | {key})}/{path}"
+        if key not in above:
+            self._folders[key] = path
+        return path
+
+    def _living(self, number: int) -> str | None:
+        """Path of a directory or file in the file system as it is; None when the way to the root is broken."""
+        parts: list[str] = []
+        while number != _ROOT:
+            parent = self._present(number).get("..")
+            if parent is None or len(parts) > _DEEPEST:
+                return None
+            name = next(
+                (name for name, child in self._present(parent).items() if child == number and name not in _DOTS), None
+            )
+            if name is None:
+                return None
+            parts.append(name)
+            number = parent
+        return "".join(f"/{part}" for part in reversed(parts))
+
+    def _read_present(self, number: int) -> dict[str, int]:
+        """Inode numbers by name in a directory as it is."""
+        found: dict[str, int] = {}
+        for block in self._dir_data(number):
+            for entry in dir_entries(block, self._geometry.inode_count):
+                if not entry.deleted:
+                    found.setdefault(_text(entry.name), entry.inode)
+        return found
+
+    def _dir_data(self, number: int) -> Iterator[bytes]:
+        """The blocks of a directory as it is."""
+        size = self._groups.block_size
+        try:
+            inode = self._geometry.inode(number)
+            if inode.mode & 0xF000 != 0x4000:
+                return
+            if inode.flags & INLINE_DATA:
+                yield _dots(number, inode)
+                yield inode.block[4:]
+                yield self._geometry.xattrs(inode).get("system.data", b"")
+                return
+            read = 0
+            for run in runs(inode, self._block, size, self._groups.block_count):
+                for block in range(run.block, run.block + run.count):
+                    read += 1
+                    if read > _MAX_DIR_BLOCKS:
+                        return
+                    yield self._block(block)
+        except DamagedData:
+            return
+
+    def _block(self, number: int) -> bytes:
+        return self._source.read_at(number * self._groups.block_size, self._groups.block_size)
+
+    def _dir_blocks(self) -> dict[int, list[tuple[int, int]]]:
+        """(last transaction, inode number) of the directories that a block belonged to, by block, oldest first."""
+        owners: dict[int, list[tuple[int, int]]] = {}
+        for life in self._lives:
+            if life.is_dir:
+                for state in life.states:
+                    blocks = [block for run in state.runs for block in range(run.block, run.block + run.count)]
+                    for block in blocks[:_MAX_DIR_BLOCKS]:
+                        owners.setdefault(block, []).append((state.last, life.number))
+        for known in owners.values():
+            known.sort()
+        return owners
+
+    def _read_journal(self) -> None:
+        seen: dict[int, bytes] = {}
+        for copy in self._history.copies:
+            if self._groups.table_of(copy.block) is not None:
+                continue
+            data = self._history.content(copy)
+            if data is None or not is_dir_block(data, self._geometry.inode_count):
+                continue
+            owner = self._owner(copy.block, data, copy.sequence)
+            if owner is None:
+                continue
+            for entry in dir_entries(data, self._geometry.inode_count):
+                self._note(entry, owner, copy.sequence, _LEFT_OVER if entry.deleted else _IN_JOURNAL)
+            seen[copy.block] = data
+
+    def _owner(self, block: int, data: bytes, sequence: int) -> int | None:
+        """The directory that a block belonged to when a transaction wrote it."""
+        if data[4:12] == _DOT:
+            return int.from_bytes(data[:4], "little")
+        known = self._owners.get(block, [])
+        return next((number for last, number in known if last >= sequence), known[-1][1] if known else None)
+
+    def _read_freed(self, data: bytes) -> None:
+        """A block of free space that starts like a directory; what it names lived when the directory did."""
+        if is_dir_block(data, self._geometry.inode_count):
+            owner = int.from_bytes(data[:4], "little")
+            for life in self._lives.of(owner):
+                if life.is_dir and self._fits(life, data):
+                    self._read_entries(data, owner, life.last if life.last >= 0 else life.first)
+
+    def _read_known(self) -> None:
+        """Blocks of deleted directories that lie where they lay, beyond the first, which tells itself what it is."""
+        for life in self._lives:
+            if not life.is_dir or life.alive or not life.states:
+                continue
+            blocks = [block for run in life.states[0].runs for block in range(run.block, run.block + run.count)]
+            for number in blocks[1:_MAX_DIR_BLOCKS]:
+                try:
+                    data = self._block(number)
+                except DamagedData:
+                    continue
+                if is_dir_block(data, self._geometry.inode_count) and data[-12:-4] == TAIL and self._fits(life, data):
+                    self._read_entries(data, life.number, life.last)
+
+    def _fits(self, life: Life, data: bytes) -> bool:
+        """Whether a block was that directory's; without checksums every directory of its number may have written it."""
+        if not self._groups.checksums or data[-12:-4] != TAIL:
+            return True
+        seed = crc32c(struct.pack("<II", life.number, life.inode.generation), self._groups.seed)
+        return bool(crc32c(data[:-12], seed) ^ 0xFFFFFFFF == int.from_bytes(data[-4:], "little"))
+
+    def _read_entries(self, data: bytes, owner: int, sequence: int) -> None:
+        for entry in dir_entries(data, self._geometry.inode_count):
+            self._note(entry, owner, sequence, _LEFT_OVER)
+
+    def _note(self, entry: DirEntry, parent: int, sequence: int, rank: int) -> None:
+        child, folder = self._lives.at(entry.inode, sequence), self._lives.at(parent, sequence)
+        above = (parent, folder.order if folder else 0)
+        if entry.name == b"..":
+            self._parents[above] = (entry.inode, child.order if child else 0)
+        if entry.name in (b".", b".."):
+            return
+        if child is not None and entry.kind and _KINDS.get(child.inode.mode & 0xF000, 0) != entry.kind:
+            return
+        where = _Entry(*above, _text(entry.name))
+        known = self._found.setdefault((entry.inode, child.order if child else 0), {})
+        known[where] = max(known.get(where, (rank, sequence)), (rank, sequence))
+
+
+_DOTS = (".", "..")
+_KINDS = {0x8000: 1, 0x4000: 2, 0x2000: 3, 0x6000: 4, 0x1000: 5, 0xC000: 6, 0xA000: 7}
+
+
+def _dots(number: int, inode: ExtInode) -> bytes:
+    """The entry that a directory inside its inode leaves out: of the one above it."""
+    return inode.block[:4] + _DOTDOT
+
+
+_DOTDOT = b"\x0c\x00\x02\x02..\0\0"
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
