@@ -1,40 +1,94 @@
-"""The file systems of a disk: its container format, its partitions and volumes, and what each of them holds."""
+"""The file systems of a disk: its image format, its partitions and volumes, and what each of them holds."""
 
 from __future__ import annotations
 
-import uuid
+from collections.abc import Sequence
 
-from forensics_lib.errors import ForensicsError
-from forensics_lib.formats.ext4 import is_ext
+from forensics_lib.errors import ForensicsError, UnsupportedFormat
 from forensics_lib.model import ProblemLog
 from forensics_lib.opening import FileSystem
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.decompress import Limits
+from forensics_lib.sources.disk import open_disk
+from forensics_lib.sources.volumes import Superblock, Volume, VolumeKind, find_volumes, read_superblock
+from forensics_lib.trees.base import Tree
 
 __all__ = ["find_filesystems"]
 
+_CARRIERS = ("LVM2_member", "crypto_LUKS", "BitLocker")
+"""What volumes are made of; `find_volumes` opens them or says why not."""
+_WITHOUT_FILES = ("swap", "swsuspend", "jbd")
 
-def find_filesystems(source: Source, problems: ProblemLog, limits: Limits) -> list[FileSystem]:
-    """Every file system that can be read; what cannot is a problem."""
+
+def find_filesystems(image: Source, problems: ProblemLog, keys: Sequence[str] = ()) -> list[FileSystem] | None:
+    """Every file system that can be read; None when the bytes are no disk image.
+
+    What cannot be read is a problem.
+
+    Args:
+        image: the image file, decompressed.
+        problems: told of damage, and of file systems that are not read.
+        keys: passphrases to try on encrypted volumes.
+    """
+    disk = open_disk(image, problems)
+    if disk is None:
+        return None
+    volumes = [(volume, read_superblock(volume.source)) for volume in find_volumes(disk, problems, keys=keys)]
     found = []
-    try:
-        one = _mount(source.origin.label, source, problems)
-        if one is not None:
-            found.append(one)
-    except ForensicsError as error:
-        problems.add(source.origin, error)
+    mounted: set[str] = set()
+    for volume, superblock in volumes:
+        if superblock is None or superblock.type in _CARRIERS or superblock.type in _WITHOUT_FILES:
+            continue
+        others = [
+            other.source
+            for other, its in volumes
+            if its is not None and its.type == superblock.type == "btrfs" and its.uuid == superblock.uuid
+        ]
+        if others and superblock.uuid in mounted:
+            continue  # another device of the same file system
+        mounted.add(superblock.uuid)
+        try:
+            found.append(_mount(volume, superblock, [one for one in others if one is not volume.source], problems))
+        except ForensicsError as error:
+            problems.add(volume.origin, error)
     return found
 
 
-def _mount(name: str, source: Source, problems: ProblemLog) -> FileSystem | None:
-    if is_ext(source):
+def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], problems: ProblemLog) -> FileSystem:
+    source = volume.source
+    if superblock.type in ("ext2", "ext3", "ext4"):
         from forensics_lib.trees.ext import ExtTree
 
-        tree = ExtTree(source, problems)
-        geometry = tree.geometry
-        state = f"journal replayed ({tree.replayed} blocks)" if tree.replayed else "clean"
-        mounted = geometry.mounted_s * 10**9 or None
-        identifier = str(uuid.UUID(bytes=geometry.uuid))
-        size = geometry.block_count * geometry.block_size
-        return FileSystem(name, "ext", tree, source.origin, size, geometry.label, identifier, mounted, state)
-    return None
+        ext = ExtTree(source, problems)
+        mounted = ext.geometry.mounted_s * 10**9 or None
+        state = f"journal replayed ({ext.replayed} blocks)" if ext.replayed else "clean"
+        return _row(volume, superblock, ext, mounted, state)
+    if superblock.type == "xfs":
+        from forensics_lib.trees.xfs import XfsTree
+
+        xfs = XfsTree(source, problems)
+        return _row(volume, superblock, xfs, None, f"log {xfs.log_state}" if xfs.log_state != "clean" else "clean")
+    if superblock.type == "btrfs":
+        from forensics_lib.trees.btrfs import BtrfsTree
+
+        return _row(volume, superblock, BtrfsTree(source, problems, devices=others), None, "clean")
+    raise UnsupportedFormat(f"{_name(volume)} holds {superblock.type}, which is not read")
+
+
+def _row(volume: Volume, superblock: Superblock, tree: Tree, mounted_ns: int | None, state: str) -> FileSystem:
+    return FileSystem(
+        _name(volume),
+        superblock.type,
+        tree,
+        tree.origin,
+        superblock.size,
+        superblock.label,
+        superblock.uuid,
+        mounted_ns,
+        state,
+    )
+
+
+def _name(volume: Volume) -> str:
+    if volume.kind is VolumeKind.DISK:
+        return volume.origin.label
+    return volume.name if volume.kind is VolumeKind.LVM else f"partition {volume.index}"

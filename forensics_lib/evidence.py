@@ -23,6 +23,7 @@ from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.images.docker_archive import DockerArchive, is_docker_archive
 from forensics_lib.images.image import Artifact, Image
 from forensics_lib.images.layer import SpoolPool
+from forensics_lib.images.manifests import familiar
 from forensics_lib.images.oci_layout import (
     is_image_dir,
     is_oci_layout,
@@ -86,6 +87,7 @@ class Evidence:
         progress: Progress | None = None,
         limits: Limits | None = None,
         shared_blobs: str | os.PathLike[str] | None = None,
+        keys: Sequence[str] = (),
     ) -> None:
         """Recognise the evidence and read its documents; see `open_evidence`."""
         if not os.fspath(path):  # Path("") would be the present folder
@@ -97,7 +99,7 @@ class Evidence:
         self._limits = limits or Limits()
         self._pool = SpoolPool(self._limits.spool)
         self._digests: dict[str, StreamDigests] = {}
-        self._opened = open_path(self.path, self._problems, self._limits)
+        self._opened = open_path(self.path, self._problems, self._limits, keys)
         self._file = self._opened.file
         self._outlet = Outlet(self.path, self._file, self.custody, self._problems)
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
@@ -209,7 +211,8 @@ class Evidence:
     def image(self, name: str) -> Image:
         """An image by name, full id or unique start of an id or digest.
 
-        A name without a tag means ``latest``, or the only tag there is.
+        A name without a tag means ``latest``, or the only tag there is; a full one (``docker.io/library/debian:12``) is
+        taken for the short one.
 
         Raises:
             NotFound: there is no such image.
@@ -273,7 +276,8 @@ class Evidence:
         """The digests of every artifact, each thing once, in one pass over the evidence.
 
         Args:
-            algorithms: for files, by hashlib's names; the evidence file, blobs and layers get sha256.
+            algorithms: for files, by hashlib's names; the evidence file, blobs and layers get sha256, and these too
+                when `kinds` asks for them.
             kinds: which of ``evidence``, ``blob``, ``layer`` (a layer's uncompressed bytes) and ``file`` (every
                 regular file of every layer, also what later layers hide); None for all.
             executor: any `concurrent.futures.Executor` to do the work; None uses a thread for each core.
@@ -481,7 +485,9 @@ def _candidates(images: Sequence[Image], name: str) -> Iterator[list[Image]]:
     if start and all(character in "0123456789abcdef" for character in start):
         ids = [(image, (image.id, image.manifest_digest, image.index_digest)) for image in images]
         yield [i for i, names in ids if any((n or "").removeprefix("sha256:").startswith(start) for n in names)]
-    yield [image for image in images if any(tag.rpartition(":")[0] == name for tag in image.tags)]
+    yield [image for image in images if name and any(tag.rpartition(":")[0] == name for tag in image.tags)]
+    if (short := familiar(name)) != name:  # docker.io/library/debian
+        yield from _candidates(images, short)
 
 
 def open_evidence(
@@ -491,23 +497,26 @@ def open_evidence(
     progress: Progress | None = None,
     limits: Limits | None = None,
     shared_blobs: str | os.PathLike[str] | None = None,
+    keys: Sequence[str] = (),
 ) -> Evidence:
     """Open evidence; what it is, is told by its content.
 
     Args:
         path: a ``docker save`` archive, an OCI layout (folder or tar), a skopeo ``dir:`` folder, a ``docker export`` or
-            any other tar archive, each also compressed as a whole with gzip, zstd, xz or bzip2; or a folder.
+            any other tar archive, each also compressed as a whole with gzip, zstd, xz or bzip2; a disk image (raw, also
+            in pieces, EWF, QCOW2, VMDK, VHD, VHDX or VDI), named by its first file; or a folder.
         strict: raise at the first problem instead of keeping it in `Evidence.problems`.
         progress: called with bytes done and in total during long work.
         limits: bounds on what the evidence may ask for.
         shared_blobs: folder of blobs that several layouts share.
+        keys: passphrases to try on encrypted volumes; they are kept nowhere.
 
     Raises:
         PathNotFound: there is nothing at the path.
         UnsupportedFormat: nothing recognises the content.
         DamagedData: the content is recognised, but damaged beyond reading.
     """
-    return Evidence(path, strict=strict, progress=progress, limits=limits, shared_blobs=shared_blobs)
+    return Evidence(path, strict=strict, progress=progress, limits=limits, shared_blobs=shared_blobs, keys=keys)
 
 
 def tar_entries(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[TarEntry]:

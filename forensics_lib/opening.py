@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
 from forensics_lib.errors import ForensicsError, PathNotFound, UnsupportedFormat
-from forensics_lib.formats.ext4 import is_ext
 from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar_header import checksum_ok
 from forensics_lib.model import Origin, ProblemLog, utc_from_ns
 from forensics_lib.sources.base import BytesSource, Source
 from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, sniff
@@ -91,8 +92,14 @@ class Opened:
             self.file.close()
 
 
-def open_path(path: Path, problems: ProblemLog, limits: Limits) -> Opened:
+def open_path(path: Path, problems: ProblemLog, limits: Limits, keys: Sequence[str] = ()) -> Opened:
     """Open a folder or file; what it is, is told by its content.
+
+    Args:
+        path: of the evidence.
+        problems: told of damage.
+        limits: bounds on what the evidence may ask for.
+        keys: passphrases to try on encrypted volumes.
 
     Raises:
         PathNotFound: there is nothing at the path.
@@ -111,33 +118,39 @@ def open_path(path: Path, problems: ProblemLog, limits: Limits) -> Opened:
         if opened.compression is not Compression.NONE:
             origin = file.origin.to(opened.compression)
             opened.content = SpoolSource(file, opened.compression, origin, limits)
-        _look_inside(opened, os.fspath(path), problems, limits)
+        _look_inside(opened, os.fspath(path), problems, limits, keys)
     except ForensicsError:
         opened.close()
         raise
     return opened
 
 
-def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits) -> None:
+def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits, keys: Sequence[str]) -> None:
     source, file = opened.content, opened.file
     if source is None or file is None:
         return
-    name = file.origin.label
-    if not is_ext(source) and looks_like_tar(source):
-        once = None
-        if isinstance(source, SpoolSource) and file.size > _SPOOLED_AT_ONCE:
-            once = BlockStream(source.stream(lambda error: problems.add(source.origin, error)))
-        tree = tar_tree(source, problems, limits, once)
-        opened.filesystems = [FileSystem(name, "tar", tree, tree.origin)]
-        return
-    from forensics_lib.disks import find_filesystems
+    head = source.read_some(0, 512)
+    if len(head) < 512 or not any(head) or not checksum_ok(head):  # a disk may hold archives near its start
+        from forensics_lib.disks import find_filesystems
 
-    opened.filesystems = find_filesystems(source, problems, limits)
-    opened.is_disk = True
-    if not opened.filesystems:
-        reasons = "; ".join(problem.message for problem in problems.rows[:3])
+        found = find_filesystems(source, problems, keys)
+        if found is not None:
+            opened.filesystems, opened.is_disk = found, True
+            if not found:
+                reasons = "; ".join(problem.message for problem in problems.rows)
+                raise UnsupportedFormat(
+                    f"{path} is a disk without a file system that is read ({reasons or 'none is there'})"
+                )
+            return
+    if not looks_like_tar(source):
         message = f"{path} is no image archive, layout, tar archive or disk that is read here"
+        reasons = "; ".join(problem.message for problem in problems.rows[:3])
         raise UnsupportedFormat(f"{message} ({reasons})" if reasons else message)
+    once = None
+    if isinstance(source, SpoolSource) and file.size > _SPOOLED_AT_ONCE:
+        once = BlockStream(source.stream(lambda error: problems.add(source.origin, error)))
+    tree = tar_tree(source, problems, limits, once)
+    opened.filesystems = [FileSystem(file.origin.label, "tar", tree, tree.origin)]
 
 
 def looks_like_tar(source: Source) -> bool:
@@ -146,4 +159,4 @@ def looks_like_tar(source: Source) -> bool:
     decoder = TarDecoder(SourceStream(BytesSource(head, source.origin)))
     if any(True for _ in decoder):
         return True
-    return decoder.ended and not decoder.trailing and len(head) < _LOOKED_AT
+    return decoder.ended and not decoder.faults and not decoder.trailing and len(head) < _LOOKED_AT

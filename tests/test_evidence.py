@@ -154,6 +154,8 @@ def test_images_by_name(several: fl.Evidence) -> None:
         assert evidence.image("registry.example.com:5000/acme/web:prod") is latest
         assert evidence.image("registry.example.com:5000/acme/web") is latest
         assert evidence.image("tool") is evidence.image("tool:2") is tool
+        assert evidence.image("docker.io/library/tool:2") is evidence.image("library/tool") is tool
+        assert evidence.image("docker.io/acme/web:1.0") is one
         for image in (one, latest, tool, nameless):
             for name in (image.id, image.id.removeprefix("sha256:"), image.id[:19], image.id[7:15]):
                 assert evidence.image(name) is image
@@ -180,6 +182,14 @@ def test_a_start_that_fits_several_images(tmp_path: Path) -> None:
         assert set(caught.value.candidates) == {image.id for image in evidence.images if image.id[7:8] == common}
 
 
+def test_an_empty_name_fits_no_tag_without_a_name(tmp_path: Path) -> None:
+    """An OCI layout may name an image only "1.0"."""
+    with fl.open(write_tar(oci_layout(Recipe([BASE], ["1.0"])), tmp_path / "oci.tar")) as evidence:
+        assert evidence.image("1.0").tags == ("1.0",)
+        with pytest.raises(fl.NotFound):
+            evidence.image("")
+
+
 def test_a_name_of_two_images_is_ambiguous(tmp_path: Path) -> None:
     recipes = [Recipe([BASE], ["web:1"]), Recipe([TOP], ["web:2"])]
     with fl.open(write_tar(docker_save(*recipes), tmp_path / "two.tar")) as evidence, pytest.raises(fl.AmbiguousName):
@@ -201,7 +211,8 @@ def test_one_name_for_two_different_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"", b"\0", b"x", b"plain text\n" * 100, b"{}", random.Random(1).randbytes(5000), b"\0" * 100,
-     b"PK\x03\x04" + bytes(600), b"\x1f\x8b",
+     b"PK\x03\x04" + bytes(600), b"hsqs" + bytes(8188), b"#!/usr/bin/env run-singularity\n" + bytes(40_000),
+     b"\x1f\x8b",
      compressed(b"no archive", "gzip"), compressed(b"", "xz"), b"BZh9 is text here", b"(\xb5/\xfd"],
     ids=lambda content: repr(content[:12]),
 )  # fmt: skip
@@ -220,9 +231,9 @@ def test_what_is_not_there(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             fl.open(str(path))
     (tmp_path / "dangling").symlink_to("nowhere")
-    for path in ("", tmp_path / "dangling"):
+    for name in ("", str(tmp_path / "dangling")):
         with pytest.raises(fl.PathNotFound):
-            fl.open(path)
+            fl.open(name)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no FIFOs")

@@ -317,7 +317,7 @@ class TestEveryRegistry:
         table.write_bytes(b"")
 
         pushed = registry.push(
-            [report, table],
+            [report, str(table)],
             repository,
             artifact_type=REPORT,
             subject=image,

@@ -44,7 +44,7 @@ class StreamDigests:
     Attributes:
         stored: digest of the stored bytes by algorithm.
         stored_size: their number.
-        diff_id: sha256 of the uncompressed bytes; None when they could not all be decoded.
+        uncompressed: digest of the uncompressed bytes by algorithm; empty when they could not all be decoded.
         size: number of uncompressed bytes.
         ended: whether the archive has its end marker.
         trailing: bytes after it that are neither zero nor an archive.
@@ -56,7 +56,7 @@ class StreamDigests:
 
     stored: dict[str, str] = field(default_factory=dict)
     stored_size: int = 0
-    diff_id: str | None = None
+    uncompressed: dict[str, str] = field(default_factory=dict)
     size: int = 0
     ended: bool = False
     trailing: int = 0
@@ -64,6 +64,11 @@ class StreamDigests:
     faults: list[tuple[int, str]] = field(default_factory=list)
     errors: list[ForensicsError] = field(default_factory=list)
     files: list[ArtifactHash] = field(default_factory=list)
+
+    @property
+    def diff_id(self) -> str | None:
+        """What names a layer by its uncompressed bytes; None when they could not all be decoded."""
+        return f"sha256:{self.uncompressed['sha256']}" if self.uncompressed else None
 
 
 def hashers(algorithms: Sequence[str]) -> list[Callable[..., Hasher]]:
@@ -95,13 +100,14 @@ def digest_source(source: Source, algorithms: Sequence[str], tick: Tick | None =
             one.update(block)
         if tick is not None:
             tick(len(block))
-    return {name: one.hexdigest() for name, one in zip(algorithms, running, strict=True)}, size
+    return _by_name(algorithms, running), size
 
 
 def digest_stream(
     job: TarStream,
     algorithms: Sequence[str] = (),
     stored_algorithms: Sequence[str] = ("sha256",),
+    layer_algorithms: Sequence[str] = ("sha256",),
     *,
     ahead: bool = False,
     tick: Tick | None = None,
@@ -112,13 +118,14 @@ def digest_stream(
         job: the archive.
         algorithms: for each file; none of them skips the files.
         stored_algorithms: for the stored bytes.
+        layer_algorithms: for the uncompressed bytes of a layer; sha256 must be among them.
         ahead: decode in a thread of its own, so that one large archive keeps two cores busy.
         tick: told of each block of stored bytes.
     """
     result = StreamDigests()
     stored = _Tee(job.stored.blocks(), [new() for new in hashers(stored_algorithms)], tick)
     decoded = decompress(stored, job.compression, job.origin, job.limits, result.errors.append)
-    uncompressed = _Tee(decoded, [hashlib.sha256()] if job.is_layer else [], None)
+    uncompressed = _Tee(decoded, [new() for new in hashers(layer_algorithms)] if job.is_layer else [], None)
     blocks: Iterator[bytes] = iter(uncompressed)
     stream = BlockStream(_read_ahead(blocks) if ahead else blocks)
     decoder = TarDecoder(stream, origin=job.origin, max_entries=job.limits.entries)
@@ -131,7 +138,7 @@ def digest_stream(
         for _ in stream.chunks(1 << 62):
             pass
         if job.is_layer:
-            result.diff_id = f"sha256:{uncompressed.hashers[0].hexdigest()}"
+            result.uncompressed = _by_name(layer_algorithms, uncompressed.hashers)
     except _Interrupted as error:
         result.errors.append(error.reason)
         result.files = error.files
@@ -140,7 +147,7 @@ def digest_stream(
     try:
         for _ in stored:
             pass  # what the decoder left, so that the digest of the stored bytes covers all of them
-        result.stored = {name: one.hexdigest() for name, one in zip(stored_algorithms, stored.hashers, strict=True)}
+        result.stored = _by_name(stored_algorithms, stored.hashers)
     except ForensicsError as error:
         result.errors.append(error)
     result.stored_size = stored.size
@@ -148,6 +155,10 @@ def digest_stream(
     result.ended, result.trailing, result.faults = decoder.ended, decoder.trailing, decoder.faults
     result.after_end = decoder.after_end
     return result
+
+
+def _by_name(algorithms: Sequence[str], running: Sequence[Hasher]) -> dict[str, str]:
+    return {name: one.hexdigest() for name, one in zip(algorithms, running, strict=True)}
 
 
 class _Interrupted(Exception):

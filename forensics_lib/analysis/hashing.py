@@ -57,7 +57,7 @@ def hash_artifacts(
 
     Args:
         inventory: what there is.
-        algorithms: for files; other artifacts get sha256, and these too when they were asked for by kind.
+        algorithms: for files; other artifacts get sha256, and these too when they are asked for by kind.
         kinds: which of `KINDS`; None for all.
         executor: does the work; None uses a thread for each core (hashing and inflating release the interpreter).
         progress: told of bytes done and in total.
@@ -68,26 +68,29 @@ def hash_artifacts(
     wanted = frozenset(KINDS if kinds is None else kinds)
     if unknown := wanted.difference(KINDS):
         raise ValueError(f"unknown kinds of artifact: {', '.join(sorted(unknown))}; known are {', '.join(KINDS)}")
+    thorough = _STORED if kinds is None else tuple(dict.fromkeys((*_STORED, *algorithms)))
     streams = [s for s in inventory.streams if wanted & {s.kind, "file", *(["layer"] if s.is_layer else [])}]
     blobs = inventory.blobs if "blob" in wanted else ()
     evidence = inventory.evidence if "evidence" in wanted else None
     total = sum(s.stored.size for s in streams) + sum(node.size for node in blobs)
     meter = Meter(progress, total + (evidence.size if evidence is not None else 0))
     for node in blobs:
-        yield from _hash_whole(inventory, _digester(node, meter), node.path, "blob", node.origin)
+        yield from _hash_whole(inventory, _digester(node, thorough, meter), node.path, "blob", node.origin)
     beside = ThreadPoolExecutor(1, thread_name_prefix="forensics_lib evidence")
-    whole = beside.submit(digest_source, evidence, _STORED, meter.tick) if evidence is not None else None
+    whole = beside.submit(digest_source, evidence, thorough, meter.tick) if evidence is not None else None
     beside.shutdown(wait=False)
     file_algorithms = tuple(algorithms) if "file" in wanted else ()
-    for job, digests in digest_streams(streams, file_algorithms, executor, meter):
+    stored = thorough if wanted & {s.kind for s in streams} else _STORED
+    layer = thorough if "layer" in wanted else _STORED
+    for job, digests in digest_streams(streams, file_algorithms, executor, meter, stored, layer):
         keep(job, digests)
         report_stream(job, digests, inventory)
         if job.kind in wanted and digests.stored:
             owner = inventory.name
             yield artifact_hash(owner, job.path, job.kind, digests.stored_size, digests.stored, job.origin)
-        if "layer" in wanted and digests.diff_id is not None:
-            value = {"sha256": digests.diff_id.removeprefix("sha256:")}
-            yield artifact_hash(job.owner, job.path, "layer", digests.size, value, job.origin.to(job.compression))
+        if "layer" in wanted and digests.uncompressed:
+            place = job.origin.to(job.compression)
+            yield artifact_hash(job.owner, job.path, "layer", digests.size, digests.uncompressed, place)
         yield from digests.files
     if "file" in wanted:
         for owner, tree in inventory.trees:
@@ -106,11 +109,13 @@ def digest_streams(
     executor: Executor | None,
     meter: Meter,
     stored_algorithms: Sequence[str] = _STORED,
+    layer_algorithms: Sequence[str] = _STORED,
 ) -> Iterator[tuple[TarStream, StreamDigests]]:
     """Run `digest_stream` over archives, the largest first, and hand out each as it is finished."""
     jobs = sorted(streams, key=lambda job: -job.stored.size)
+    wanted = (algorithms, stored_algorithms, layer_algorithms)
     if executor is not None:
-        futures = {executor.submit(digest_stream, job, algorithms, stored_algorithms): job for job in jobs}
+        futures = {executor.submit(digest_stream, job, *wanted): job for job in jobs}
         for future in _completed(futures):
             meter.add(futures[future].stored.size)
             yield futures.pop(future), future.result()
@@ -120,10 +125,7 @@ def digest_streams(
     cores = os.cpu_count() or 1
     with ThreadPoolExecutor(cores, thread_name_prefix="forensics_lib") as pool:
         futures = {
-            pool.submit(
-                digest_stream, job, algorithms, stored_algorithms, ahead=len(jobs) < cores, tick=meter.tick
-            ): job
-            for job in jobs
+            pool.submit(digest_stream, job, *wanted, ahead=len(jobs) < cores, tick=meter.tick): job for job in jobs
         }
         try:
             for future in _completed(futures):
@@ -156,8 +158,8 @@ def report_stream(job: TarStream, digests: StreamDigests, inventory: Inventory) 
         inventory.problems.add(job.origin, message)
 
 
-def _digester(node: Node, meter: Meter) -> Callable[[], tuple[dict[str, str], int]]:
-    return lambda: digest_source(node.source(), _STORED, meter.tick)
+def _digester(node: Node, algorithms: Sequence[str], meter: Meter) -> Callable[[], tuple[dict[str, str], int]]:
+    return lambda: digest_source(node.source(), algorithms, meter.tick)
 
 
 def _hash_whole(

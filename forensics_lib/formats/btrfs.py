@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from forensics_lib.errors import DamagedData, NotFound, UnsupportedFormat
+from forensics_lib.formats.btrfs_checksum import CHECKSUMS
 from forensics_lib.formats.btrfs_chunks import ChunkMap, parse_chunk
 from forensics_lib.formats.btrfs_files import BtrfsFiles
 from forensics_lib.formats.btrfs_items import (
@@ -19,7 +20,7 @@ from forensics_lib.formats.btrfs_items import (
     parse_root_reference,
 )
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, BTree, Item, Key, NodeReader, located
-from forensics_lib.formats.btrfs_super import BtrfsRoots, BtrfsSuperblock, is_btrfs, read_superblock
+from forensics_lib.formats.btrfs_super import PLACES, BtrfsRoots, BtrfsSuperblock, is_btrfs, read_superblock
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
 
@@ -30,6 +31,7 @@ TOP_LEVEL = 5
 
 _FIRST_FREE, _LAST_FREE = 256, (1 << 64) - 256
 _CHUNK_OBJECT = 256
+_CHECKSUM_OBJECT, _CHECKSUM_TREE = (1 << 64) - 10, 7
 _KEY = 17
 _SUPPORTED = 0x10FFF
 _FEATURES = {0x1000: "zoned devices", 0x2000: "extent tree v2", 0x4000: "RAID stripe tree"}
@@ -60,7 +62,10 @@ class BtrfsVolume:
         """Read the superblocks, the chunk tree and the top of the root tree."""
         self.origin = source.origin
         self._problems = problems
-        self._sources, self.superblock = self._assemble(source, devices)
+        self._sources, superblocks = self._assemble(source, devices)
+        self.superblock = max(superblocks.values(), key=lambda superblock: superblock.generation)
+        newest = self.superblock.generation
+        self._stale = {number for number, superblock in superblocks.items() if superblock.generation < newest}
         self._say_what_is_not_shown()
         self.chunks, self.nodes, self.root_tree = self._open()
         used = {stripe.device for chunk in self.chunks.chunks.values() for stripe in chunk.stripes}
@@ -76,29 +81,37 @@ class BtrfsVolume:
                     yield item.key.objectid, item
 
     def root(self, number: int) -> RootItem:
-        """The root of a subvolume by its number.
+        """The root of a tree or subvolume by its number.
 
         Raises:
-            NotFound: there is no such subvolume.
+            NotFound: there is none of that number.
             DamagedData: its root item cannot be read.
         """
         item = self._root_item(number)
         if item is None:
-            raise NotFound(f"there is no subvolume {number}")
+            raise NotFound(f"there is no tree or subvolume {number}")
         with located(item):
             return parse_root(item.data)
 
-    def files(self, number: int, root: RootItem | None = None) -> BtrfsFiles:
+    def tree(self, number: int) -> BTree:
+        """A tree by its number.
+
+        Raises:
+            NotFound: there is no such tree.
+            DamagedData: its root item cannot be read.
+        """
+        root = self.root(number)
+        return BTree(self.nodes, root.logical, root.level, root.generation)
+
+    def files(self, number: int) -> BtrfsFiles:
         """The files of a subvolume by its number.
 
         Raises:
             NotFound: there is no such subvolume.
             DamagedData: its root item cannot be read.
         """
-        root = root or self.root(number)
-        tree = BTree(self.nodes, root.logical, root.level, root.generation)
         origin = self.origin.to(f"subvolume {number}")
-        return BtrfsFiles(tree, self.chunks, self.superblock.sector_size, origin, self._problems)
+        return BtrfsFiles(self.tree(number), self.chunks, self.superblock.sector_size, origin, self._problems)
 
     def mount(self, number: int) -> tuple[int, NameReference] | None:
         """The subvolume that another one is mounted in, and where; None where it is mounted nowhere.
@@ -112,6 +125,28 @@ class BtrfsVolume:
             return None
         with located(item):
             return item.key.offset, parse_root_reference(item.data)
+
+    def checked(self, logical: int, length: int) -> Iterator[tuple[int, bool]]:
+        """Address of each sector of a range that has a checksum, and whether its bytes agree with it.
+
+        Files that may not be copied on write (``chattr +C``), and preallocated space, have none.
+
+        Raises:
+            DamagedData: the checksums or the sectors cannot be read.
+        """
+        checksum, sector = CHECKSUMS[self.superblock.checksum_kind], self.superblock.sector_size
+        size = len(checksum(b""))
+        reach = self.superblock.node_size // size * sector  # of one item
+        low = Key(_CHECKSUM_OBJECT, ItemKind.EXTENT_CSUM, max(0, logical - reach))
+        high = Key(_CHECKSUM_OBJECT, ItemKind.EXTENT_CSUM, logical + length - 1)
+        for item in self.tree(_CHECKSUM_TREE).items(low, high):
+            first = max(0, logical - item.key.offset) // sector
+            for index in range(first, len(item.data) // size):
+                address = item.key.offset + index * sector
+                if address >= logical + length:
+                    break
+                wanted = item.data[index * size : (index + 1) * size]
+                yield address, checksum(self.chunks.read(address, sector)) == wanted
 
     @property
     def default_subvolume(self) -> int:
@@ -128,27 +163,28 @@ class BtrfsVolume:
                 self._note(error)
         return TOP_LEVEL
 
-    def _assemble(self, source: Source, others: Iterable[Source]) -> tuple[dict[int, Source], BtrfsSuperblock]:
-        """The devices by number, and the newest superblock."""
-        newest = read_superblock(source)
-        devices = {newest.device_id: source}
-        fsid = newest.fsid
+    def _assemble(
+        self, source: Source, others: Iterable[Source]
+    ) -> tuple[dict[int, Source], dict[int, BtrfsSuperblock]]:
+        """The devices and their superblocks, by number."""
+        first = read_superblock(source)
+        devices, superblocks = {first.device_id: source}, {first.device_id: first}
         for device in (source, *others):
             try:
                 superblock = read_superblock(device)
             except DamagedData as error:
                 self._problems.add(device.origin, error)
                 continue
-            if superblock.offset != 64 << 10:
+            if superblock.offset != PLACES[0]:
                 message = f"the first superblock is damaged; the copy at {superblock.offset} was used"
                 self._problems.add(device.origin, message)
-            if superblock.fsid != fsid:
+            if superblock.fsid != first.fsid:
                 self._problems.add(device.origin, f"belongs to another btrfs file system: {superblock.uuid}")
             elif devices.setdefault(superblock.device_id, device) is not device:
                 self._problems.add(device.origin, f"is device {superblock.device_id}, which was given already")
-            elif superblock.generation > newest.generation:
-                newest = superblock
-        return devices, newest
+            else:
+                superblocks[superblock.device_id] = superblock
+        return devices, superblocks
 
     def _say_what_is_not_shown(self) -> None:
         superblock = self.superblock
@@ -157,6 +193,8 @@ class BtrfsVolume:
                 "there is a log tree: changes that were synced after the last transaction, and are not shown, since"
                 " the log is not replayed"
             )
+        for number in sorted(self._stale):
+            self._damage(f"device {number} missed the last transactions; it is read only where there is no other copy")
         unknown = superblock.incompat & ~_SUPPORTED
         for bit in (1 << index for index in range(64) if unknown >> index & 1):
             name = _FEATURES.get(bit, f"feature {bit:#x}")
@@ -179,7 +217,7 @@ class BtrfsVolume:
         raise failure or self._damaged("no root tree")
 
     def _open_at(self, roots: BtrfsRoots) -> tuple[ChunkMap, NodeReader, BTree]:
-        chunks = ChunkMap(self._sources, self.origin)
+        chunks = ChunkMap(self._sources, self.origin, self._stale)
         nodes = NodeReader(self.superblock, chunks, self._problems)
         for start, data in _system_chunks(self.superblock.system_chunks):
             chunks.add(parse_chunk(start, data)[0])

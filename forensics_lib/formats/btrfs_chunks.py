@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData
@@ -128,13 +128,15 @@ class ChunkMap:
     Args:
         devices: what there is of the devices, by number.
         origin: named in errors.
+        stale: devices that missed the last transactions; they are read only where there is no other copy.
 
     Attributes:
         chunks: by first address.
     """
 
-    def __init__(self, devices: Mapping[int, Source], origin: Origin) -> None:
+    def __init__(self, devices: Mapping[int, Source], origin: Origin, stale: Collection[int] = ()) -> None:
         """Begin without chunks."""
+        self._stale = stale
         self.devices = devices
         self.origin = origin
         self.chunks: dict[int, Chunk] = {}
@@ -196,17 +198,22 @@ class ChunkMap:
         data = []
         while length > 0:
             chunk = self.chunk(logical)
-            for mirror in range(chunk.mirrors):
-                piece = chunk.piece(logical - chunk.start, length, mirror)
-                try:
-                    data.append(self.read_piece(piece))
-                    break
-                except DamagedData:
-                    if mirror + 1 == chunk.mirrors:
-                        raise
-            logical += piece.length
-            length -= piece.length
+            copies = [chunk.piece(logical - chunk.start, length, mirror) for mirror in range(chunk.mirrors)]
+            if self._stale:
+                copies.sort(key=lambda copy: copy.device in self._stale)
+            data.append(self._read_any(copies))
+            logical += copies[0].length
+            length -= copies[0].length
         return data[0] if len(data) == 1 else b"".join(data)
+
+    def _read_any(self, copies: Sequence[Piece]) -> bytes:
+        """The first of several copies that can be read."""
+        for copy in copies[:-1]:
+            try:
+                return self.read_piece(copy)
+            except DamagedData:
+                continue
+        return self.read_piece(copies[-1])
 
     def read_piece(self, piece: Piece) -> bytes:
         """A run of bytes of one device.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
 from forensics_lib.formats.btrfs_chunks import ChunkMap
@@ -76,6 +76,17 @@ class BtrfsContent(Source):
         if covered < end:
             self._check_hole(covered)
         return bytes(data)
+
+    def stored(self) -> Iterator[tuple[int, int]]:
+        """(logical address, bytes) of everything that is stored outside of the tree itself, in whole sectors."""
+        for _, extent in self.extents:
+            if extent.kind is not ExtentKind.REGULAR or not extent.logical:
+                continue
+            if extent.compression:
+                yield extent.logical, extent.stored
+            else:
+                start = extent.offset - extent.offset % self._sector_size
+                yield extent.logical + start, extent.offset + extent.length - start
 
     def _check_hole(self, offset: int) -> None:
         if self._damage is not None:

@@ -197,10 +197,12 @@ class XfsGeometry:
         ro_compat = raw.ro_compat if self.version == 5 else 0
         self.meta_uuid = raw.meta_uuid if incompat & _META_UUID else raw.uuid
         self.needs_repair = bool(incompat & _NEEDS_REPAIR)
-        has_ftype = incompat & _FTYPE or raw.versionnum & _MOREBITS and raw.features2 & _FEATURES2_FTYPE
+        has_ftype = incompat & _FTYPE or (raw.versionnum & _MOREBITS and raw.features2 & _FEATURES2_FTYPE)
         self.has_ftype = bool(has_ftype)
         self.features = tuple(
-            name for names, bits in ((_INCOMPAT, incompat), (_RO_COMPAT, ro_compat)) for bit, name in names.items()
+            name
+            for names, bits in ((_INCOMPAT, incompat), (_RO_COMPAT, ro_compat))
+            for bit, name in names.items()
             if bits & bit
         )
         self._block_log = self.block_size.bit_length() - 1
@@ -261,7 +263,7 @@ class XfsGeometry:
         Raises:
             DamagedData: there is no such group, or its headers cannot be read.
         """
-        offset = self._group_offset(number)
+        offset = self.group_offset(number)
         agf, agi = (self._read(offset + index * self.sector_size, self.sector_size) for index in (1, 2))
         faults = []
         for data, magic, checksum in (agf, b"XAGF", 216), (agi, b"XAGI", 312):
@@ -273,9 +275,7 @@ class XfsGeometry:
         _, _, _, inodes, root, levels, free_inodes, *heads = _AGI.unpack_from(agi)
         above = number << self._group_log + self._per_block_log
         unlinked = tuple(above | head for head in heads if head != 0xFFFFFFFF)
-        return XfsGroup(
-            number, offset, blocks, free_blocks, inodes, free_inodes, root, levels, unlinked, tuple(faults)
-        )
+        return XfsGroup(number, offset, blocks, free_blocks, inodes, free_inodes, root, levels, unlinked, tuple(faults))
 
     def block_offset(self, block: int, count: int = 1) -> int:
         """Where blocks of the file system, numbered as its structures do, lie.
@@ -304,6 +304,20 @@ class XfsGeometry:
             raise DamagedData(f"inode {number} is in no allocation group", origin=self.source.origin)
         return (place << self._block_log) + ((number & self._inode_mask) << self._inode_log)
 
+    def group_offset(self, number: int) -> int:
+        """Where an allocation group lies.
+
+        Raises:
+            DamagedData: there is no such group.
+        """
+        return self.block_offset(number << self._group_log)
+
+    def inode_at(self, offset: int) -> int:
+        """The number of the inode that lies at a position, or would."""
+        group, inside = divmod(offset >> self._block_log, self.group_blocks)
+        block = group << self._group_log | inside
+        return block << self._per_block_log | (offset >> self._inode_log) & self._inode_mask
+
     def read_blocks(self, block: int, count: int = 1) -> bytes:
         """The bytes of blocks.
 
@@ -311,9 +325,6 @@ class XfsGeometry:
             DamagedData: they are outside the file system, or not there.
         """
         return self._read(self.block_offset(block, count), count << self._block_log)
-
-    def _group_offset(self, number: int) -> int:
-        return self.block_offset(number << self._group_log)
 
     def _read(self, offset: int, length: int) -> bytes:
         data = self.source.read_at(offset, length)

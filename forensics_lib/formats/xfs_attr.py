@@ -120,7 +120,7 @@ class _Fork:
         self._geometry = geometry
         self._report = report
         self._extents: Sequence[Extent] = fork_extents(geometry, inode, report, attribute=True)
-        end = max((extent.offset + extent.count for extent in self._extents), default=0)
+        end = max((extent.offset + extent.length for extent in self._extents), default=0)
         origin = Origin(f"attributes of inode {inode.number}", None, inode.offset)
         self._source: Source = fork_source(geometry, self._extents, end * geometry.block_size, origin)
         self._seen: set[int] = set()
@@ -187,7 +187,5 @@ def _linux_acl(stored: bytes) -> bytes:
     value = struct.pack("<I", _LINUX_ACL_VERSION)
     for index in range(min(count, (len(stored) - 4) // _ACL_ENTRY.size)):
         tag, owner, permissions = _ACL_ENTRY.unpack_from(stored, 4 + index * _ACL_ENTRY.size)
-        value += _LINUX_ACL_ENTRY.pack(
-            tag & 0xFFFF, permissions, owner if tag in (_ACL_USER, _ACL_GROUP) else _NO_ID
-        )
+        value += _LINUX_ACL_ENTRY.pack(tag & 0xFFFF, permissions, owner if tag in (_ACL_USER, _ACL_GROUP) else _NO_ID)
     return value

@@ -149,6 +149,6 @@ def _numbers(extents: Sequence[Extent], scale: int, end: int) -> Iterator[int]:
     done = 0
     for extent in extents:
         first = max(extent.offset // scale, done)
-        done = min(-(-(extent.offset + extent.count) // scale), end)
+        done = min(-(-(extent.offset + extent.length) // scale), end)
         yield from range(first, done)
         done = max(done, first)

@@ -34,13 +34,13 @@ class Extent(NamedTuple):
     Attributes:
         offset: its first block, counted in the fork.
         block: where it lies, as the structures number blocks; None where the record of it is lost.
-        count: number of blocks.
+        length: number of blocks.
         unwritten: whether it reads as zeros, whatever its blocks hold.
     """
 
     offset: int
     block: int | None
-    count: int
+    length: int
     unwritten: bool
 
 
@@ -73,12 +73,12 @@ def fork_extents(geometry: XfsGeometry, inode: XfsInode, report: Report, *, attr
     end = records = 0
     for extent in found:
         records += extent.block is not None
-        if extent.offset < end or not extent.count or extent.offset + extent.count > _MAX_OFFSET:
+        if extent.offset < end or not extent.length or extent.offset + extent.length > _MAX_OFFSET:
             report(f"an extent at block {extent.offset} of the fork is empty, or overlaps the one before it; left out")
             continue
-        end = extent.offset + extent.count
+        end = extent.offset + extent.length
         if extent.block is not None and not _lies_inside(geometry, extent):
-            report(f"an extent of {extent.count} blocks at {extent.block} is not inside the file system")
+            report(f"an extent of {extent.length} blocks at {extent.block} is not inside the file system")
             extent = extent._replace(block=None)
         extents.append(extent)
         if len(extents) > _MAX_EXTENTS:
@@ -94,8 +94,8 @@ def fork_source(geometry: XfsGeometry, extents: Sequence[Extent], size: int, ori
     places = []
     for extent in extents:
         if not extent.unwritten and extent.offset * scale < size:
-            at = geometry.source.size if extent.block is None else geometry.block_offset(extent.block, extent.count)
-            places.append((extent.offset * scale, at, extent.count * scale))
+            at = geometry.source.size if extent.block is None else geometry.block_offset(extent.block, extent.length)
+            places.append((extent.offset * scale, at, extent.length * scale))
     return ExtentSource(geometry.source, places, size, origin)
 
 
@@ -152,7 +152,7 @@ def _lost(start: int, end: int) -> Extent:
 
 def _lies_inside(geometry: XfsGeometry, extent: Extent) -> bool:
     try:
-        geometry.block_offset(extent.block or 0, extent.count)
+        geometry.block_offset(extent.block or 0, extent.length)
     except DamagedData:
         return False
     return True

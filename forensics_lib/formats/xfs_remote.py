@@ -36,7 +36,9 @@ def link_target(geometry: XfsGeometry, inode: XfsInode, report: Report) -> bytes
     for extent in fork_extents(geometry, inode, report):
         if extent.block is None or len(target) >= inode.size:
             break
-        data = geometry.read_blocks(extent.block, min(extent.count, -(-(_MAX_TARGET + _HEADER) // geometry.block_size)))
+        data = geometry.read_blocks(
+            extent.block, min(extent.length, -(-(_MAX_TARGET + _HEADER) // geometry.block_size))
+        )
         target += _payload(data, _LINK, geometry.version)
     if len(target) < inode.size:
         raise DamagedData(f"inode {inode.number}: of {inode.size} bytes {len(target)} are there", offset=inode.offset)

@@ -225,7 +225,7 @@ def _parts(sighting: _Sighting, collected: _Collected) -> RecoveredParts:
     """A container from what was found of it: its record before the removal, which takes back its addresses."""
     configs = sorted(sighting.configs, key=lambda one: one.rank)
     before = [one for one in configs if one.whole and not state_rank(one.document)[0]]
-    shown = (before or configs or [sighting.specification])[-1]
+    shown = before[-1] if before else configs[-1] if configs else sighting.specification
     config, origin = JsonObject(_NOTHING), sighting.first or Origin("nothing")
     if shown is not None:
         config, origin = shown.document, shown.remnant.origin

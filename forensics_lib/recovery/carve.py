@@ -258,7 +258,9 @@ class _Carver:
                 packed = self._source.read_at(position, min(_SMALL, self._end - position))
                 position += len(packed)
                 self._budget -= len(packed)
-                while packed and not unpacker.eof and unpacked < _MAX_UNPACKED:
+                if not packed:
+                    return
+                while packed and unpacked < _MAX_UNPACKED:
                     data = unpacker.decompress(packed, _LARGE)
                     first = first or data[:512]
                     unpacked += len(data)
@@ -292,7 +294,7 @@ class _Carver:
         padding = -run.end % self._block
         tail = self._source.read_at(run.end, min(padding, self._end - run.end))
         starts = run.start % self._block == 0 and (run.start > self._start or self._is_start(run.start, b""))
-        whole = starts and len(tail) == padding > 0 and not any(tail)
+        whole = starts and padding > 0 and len(tail) == padding and not any(tail)
         records = f"{run.count} record{'s' if run.count > 1 else ''} of a log of the driver {run.kind}"
         form = Form("log", detail=records, modified_ns=run.last_ns)
         yield self._remnant(form, run.start, run.end - run.start, whole)

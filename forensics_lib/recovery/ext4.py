@@ -68,7 +68,7 @@ def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = No
     groups = BlockGroups(source)
     lives = Lives(source, history, groups, problems)
     names = Names(source, tree.geometry, history, groups, lives)
-    yield from _Undelete(tree, source, history, groups, names).run(lives, problems, progress)
+    yield from _Undelete(tree, source, history, groups, names).run(lives, progress)
 
 
 def _log(tree: ExtTree) -> Source | None:
@@ -87,6 +87,7 @@ class _Find:
     state: State | None
     kept: tuple[Run, ...] = ()
     is_last: bool = True
+    is_grown: bool = False
 
     @property
     def last(self) -> int:
@@ -108,39 +109,48 @@ class _Undelete:
         self._names = names
         self._used = _Intervals()
 
-    def run(self, lives: Lives, problems: ProblemLog, progress: Progress | None) -> Iterator[Remnant]:
+    def run(self, lives: Lives, progress: Progress | None) -> Iterator[Remnant]:
         """The remnants; those whose path is not known come last, after a look at the free space."""
         unnamed: list[_Find] = []
         for find in self._finds(lives):
             found = self._names.of(find.life)
-            if found and found[0].is_whole:
-                yield self._remnant(find, found)
-            else:
+            if not found or not found[0].is_whole:
                 unnamed.append(find)
+            elif not find.is_grown or _kind(found[0].path) == "log":
+                yield self._remnant(find, found)
         if unnamed:
             self._names.read_remains(free_ranges(self._tree), progress)
         for find in unnamed:
             found = self._names.of(find.life)
+            if find.is_grown and (not found or _kind(found[0].path) != "log"):
+                continue
             if found or find.state is not None or find.life.ended == NOW:
                 yield self._remnant(find, found)
 
     def _finds(self, lives: Lives) -> Iterator[_Find]:
-        """What was deleted, the newest first, so that what overwrote comes before what was overwritten."""
+        """What was deleted, the newest first, so that what overwrote comes before what was overwritten.
+
+        Earlier content of a log that grew is a find of its own; of other files it may have been changed in place.
+        """
         finds: list[_Find] = []
         for life in lives:
             if not life.states and not life.alive:
                 finds.append(_Find(life, None))
-            for index, state in enumerate(life.states):
-                finds.append(_Find(life, state, is_last=index == 0))
+            finds += (_Find(life, state, is_last=index == 0) for index, state in enumerate(life.states))
+            finds += (_Find(life, state, is_last=False, is_grown=True) for state in life.grown)
         finds.sort(key=lambda find: (find.last, find.life.number), reverse=True)
+        own: dict[tuple[int, int], _Intervals] = {}
         for find in finds:
-            life = find.life
-            if find.state is not None:
-                runs = find.state.runs
-                find.kept = self._kept(life, find.state)
-                for run in runs:
-                    self._used.add(run.block, run.block + run.count)
-                whole = _blocks(find.kept) == _blocks(runs)
+            life, state = find.life, find.state
+            if state is not None:
+                kept = own.setdefault((life.number, life.order), _Intervals()) if life.grown else _Intervals()
+                if find.is_grown:
+                    find.kept = state.runs if life.alive or kept.cover(state.runs) else ()
+                else:
+                    find.kept = self._kept(life, state)
+                    self._used.add(state.runs)
+                    kept.add(find.kept)
+                whole = _blocks(find.kept) == _blocks(state.runs)
                 if (find.is_last and life.alive) or not (find.is_last or whole):
                     continue
             yield find
@@ -176,16 +186,18 @@ class _Undelete:
         others = list(dict.fromkeys(name.path for name in names[1:] if name.path != path and not name.written_as))
         details += [f"also {', '.join(others[:4])}"] if others else []
         content: Source | None = None
-        complete = False
+        grade = Confidence.METADATA_ONLY
         if stat.S_ISLNK(inode.mode) and state is not None:
             content = self._content(state, find.kept, origin)
-            complete = _blocks(find.kept) == _blocks(state.runs)
-            target = content.read_at(0, min(content.size, 4096)).decode("utf-8", "surrogateescape") if complete else "?"
-            details[:1] = [f"symbolic link to {target}"]
+            if _blocks(find.kept) == _blocks(state.runs):
+                grade = Confidence.INTACT
+                details[:1] = [f"symbolic link to {content.read_at(0, 4096).decode('utf-8', 'surrogateescape')}"]
         elif stat.S_ISREG(inode.mode):
-            content, complete, words = self._judge(find, path, origin)
+            content, grade, words = self._judge(find, path, origin)
             details += words
-        if life.alive:
+        if find.is_grown:
+            details.append("what a log held before it grew")
+        elif life.alive:
             details.append("earlier content of a file that still exists")
         elif state is not None and not find.is_last:
             details.append("content before the file was truncated or replaced")
@@ -194,22 +206,14 @@ class _Undelete:
         if names and names[0].method != "journal":
             details.append("name from remains of a directory")
         match = _CONTAINER.search(path)
-        grade = Confidence.INTACT if complete else Confidence.METADATA_ONLY
-        if complete and content is not None and (digest := _DIGEST.search(path)):
-            if _sha256(content) == digest[1]:
-                grade = Confidence.VERIFIED
-            else:
-                complete, grade = False, Confidence.METADATA_ONLY
-                details.append("the blocks hold something else: the digest in the name does not fit")
-        kind = next((kind for pattern, kind in _KINDS if pattern.search(path)), "file")
         return Remnant(
-            kind=kind,
+            kind=_kind(path),
             path=path,
             container_id=match[1] if match else "",
             image_id="",
             method=_METHOD if life.last != -1 else "ext4 inode",
             confidence=grade,
-            complete=complete,
+            complete=grade is not Confidence.METADATA_ONLY,
             size=inode.size
             if stat.S_ISREG(inode.mode) and state is not None
             else 0
@@ -222,21 +226,29 @@ class _Undelete:
             content=content,
         )
 
-    def _judge(self, find: _Find, path: str, origin: Origin) -> tuple[Source | None, bool, list[str]]:
-        """The content of a file, whether it is whole, and what has to be said about it."""
+    def _judge(self, find: _Find, path: str, origin: Origin) -> tuple[Source | None, Confidence, list[str]]:
+        """The content of a file, how sure it is, and what has to be said about it."""
         state = find.state
         if state is None:
-            return None, False, ["no content is known: never written, empty, or forgotten by the journal"]
+            return (
+                None,
+                Confidence.METADATA_ONLY,
+                ["no content is known: never written, empty, or forgotten by the journal"],
+            )
         content = self._content(state, find.kept, origin)
         whole, kept = _blocks(state.runs), _blocks(find.kept)
         if kept < whole:
             words = f"{kept} of {whole} blocks are still there" if kept else "all blocks were used again"
-            return (content if kept else None), False, [words]
+            return (content if kept else None), Confidence.METADATA_ONLY, [words]
         try:
+            if digest := _DIGEST.search(path):
+                if _sha256(content) == digest[1]:
+                    return content, Confidence.VERIFIED, []
+                return content, Confidence.METADATA_ONLY, ["the blocks do not hold what the digest in the name says"]
             wrong = _contradiction(path, content)
         except DamagedData as error:
             wrong = str(error)
-        return content, not wrong, [wrong] if wrong else []
+        return content, Confidence.METADATA_ONLY if wrong else Confidence.INTACT, [wrong] if wrong else []
 
     def _content(self, state: State, kept: tuple[Run, ...], origin: Origin) -> Source:
         if state.data is not None:
@@ -253,20 +265,26 @@ class _Undelete:
 
 
 class _Intervals:
-    """Blocks that later content used, as sorted intervals that do not touch."""
+    """A set of blocks, as sorted intervals that do not touch."""
 
     def __init__(self) -> None:
         self._starts: list[int] = []
         self._ends: list[int] = []
 
-    def add(self, start: int, end: int) -> None:
-        """Mark `start` up to, but without, `end`."""
-        first = bisect.bisect_left(self._ends, start)
-        last = bisect.bisect_right(self._starts, end)
-        if first < last:
-            start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
-        self._starts[first:last] = [start]
-        self._ends[first:last] = [end]
+    def add(self, runs: tuple[Run, ...]) -> None:
+        """Mark the blocks of some runs."""
+        for run in runs:
+            start, end = run.block, run.block + run.count
+            first = bisect.bisect_left(self._ends, start)
+            last = bisect.bisect_right(self._starts, end)
+            if first < last:
+                start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
+            self._starts[first:last] = [start]
+            self._ends[first:last] = [end]
+
+    def cover(self, runs: tuple[Run, ...]) -> bool:
+        """Whether all blocks of some runs are marked."""
+        return not any(True for run in runs for _ in self.gaps(run.block, run.block + run.count))
 
     def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The unmarked parts of an interval."""
@@ -290,6 +308,10 @@ def _sha256(content: Source) -> str:
     for block in content.blocks():
         digest.update(block)
     return digest.hexdigest()
+
+
+def _kind(path: str) -> str:
+    return next((kind for pattern, kind in _KINDS if pattern.search(path)), "file")
 
 
 def _described(life: Life) -> str:

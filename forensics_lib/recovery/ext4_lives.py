@@ -7,7 +7,7 @@ number is given to new files again and again; its generation and its time of cre
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from forensics_lib.errors import DamagedData, LimitExceeded
@@ -27,6 +27,8 @@ _ROOT, _FIRST_ORDINARY = 2, 11
 _MAX_VERSIONS = 1 << 21
 _TABLE_STEP = 256
 _COMPARED = 8
+_STOOD_NS = 5 * 10**9
+"""How long content has to stand before what is added to it makes it an earlier state worth a row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Life:
         ended: the first transaction that knew it deleted; None while it lives.
         deleted_ns: when it was deleted, nanoseconds since 1970; None when unknown or alive.
         states: its contents, newest first, without those that only grew.
+        grown: contents that stood for a while before something was added at their end, newest first.
     """
 
     number: int
@@ -73,6 +76,7 @@ class Life:
     ended: int | None = None
     deleted_ns: int | None = None
     states: list[State] = field(default_factory=list)
+    grown: list[State] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
@@ -221,7 +225,7 @@ class Lives:
         if lives and lives[-1].alive:
             life = lives[-1]
             if len(alive) > 1 or life.is_dir or not life.inode.nlink:
-                life.states = self._states(alive)
+                self._set_states(life, alive)
             if life.last == NOW and not life.inode.nlink:
                 life.ended, life.deleted_ns = NOW, life.inode.ctime_ns
             elif life.last != NOW:
@@ -233,7 +237,7 @@ class Lives:
     ) -> None:
         """Note how a life ended; `inode` is its deleted inode, None when the number was given to something else."""
         life.ended = version.first
-        life.states = self._states(alive)
+        self._set_states(life, alive)
         if inode is not None and inode.mode:
             life.deleted_ns = inode.ctime_ns if not inode.nlink else None
             if life.deleted_ns is None and self._is_time(inode):
@@ -253,13 +257,18 @@ class Lives:
         """Whether the field tells when the inode was deleted, not which one is next in the list of orphans."""
         return inode.dtime >= max(min(inode.ctime_ns, inode.mtime_ns) // 10**9 - 1, 1 << 24)
 
-    def _states(self, alive: Iterable[tuple[_Version, ExtInode]]) -> list[State]:
-        states: list[State] = []
-        for version, inode in reversed(list(alive)):
+    def _set_states(self, life: Life, alive: list[tuple[_Version, ExtInode]]) -> None:
+        """Sort the contents of a life into those that were replaced and those that grew."""
+        next_ns = life.deleted_ns
+        for version, inode in reversed(alive):
             state = self._state(version, inode) if inode.size else None
-            if state is not None and not any(_continues(later, state) for later in states[-_COMPARED:]):
-                states.append(state)
-        return states
+            if state is not None:
+                later = next((one for one in life.states[-_COMPARED:] if _continues(one, state)), None)
+                if later is None:
+                    life.states.append(state)
+                elif inode.size < later.inode.size and next_ns and next_ns - inode.mtime_ns >= _STOOD_NS:
+                    life.grown.append(state)
+            next_ns = inode.mtime_ns
 
     def _state(self, version: _Version, inode: ExtInode) -> State | None:
         kind = stat.S_IFMT(inode.mode)

@@ -97,14 +97,14 @@ class Names:
                 found.append(Name(f"{folder}/{entry.name}", "", method))
             elif f"{folder}/{temporary[1]}" not in final:
                 found.append(Name(f"{folder}/{temporary[1]}", entry.name, method))
-        if not found and life.alive:
+        if not found and life.alive and life.is_dir:
             path = self._living(life.number)
             found += [Name(path)] if path is not None else []
         found.sort(key=lambda name: (bool(name.written_as), not name.is_whole))
         return found
 
     def read_remains(self, free: Iterator[tuple[int, int]], progress: Progress | None = None) -> None:
-        """Look for names that were deleted from living directories, and for directories in free space.
+        """Look for names in living directories, also deleted ones, and for directories in free space.
 
         Args:
             free: (offset, length) of the free space, ascending.
@@ -113,8 +113,8 @@ class Names:
         for number in self._lives.directories:
             for block in self._dir_data(number):
                 for entry in dir_entries(block, self._geometry.inode_count):
-                    if entry.deleted:
-                        self._note(entry, number, NOW, _LEFT_OVER)
+                    if self._lives.of(entry.inode):
+                        self._note(entry, number, NOW, _LEFT_OVER if entry.deleted else _IN_JOURNAL)
         size = self._groups.block_size
         self._read_known()
         for offset, length in free:

@@ -66,9 +66,8 @@ def _clear_bits(bitmap: bytes) -> Iterator[tuple[int, int]]:
     start = end = 0
     for match in _RUNS.finditer(bitmap):
         byte, at = bitmap[match.start()], match.start() * 8
-        runs = (
-            [(at, (match.end() - match.start()) * 8)] if byte == 0 else _ones(~byte & 0xFF, at) if byte != 255 else []
-        )
+        whole = [(at, (match.end() - match.start()) * 8)]
+        runs = whole if byte == 0 else [(at + bit, 1) for bit in range(8) if not byte >> bit & 1]
         for first, length in runs:
             if first != end:
                 if end > start:

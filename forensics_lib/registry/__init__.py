@@ -152,7 +152,7 @@ def pull(
 
 
 def push(
-    files: Mapping[str, Path] | Sequence[Path],
+    files: Mapping[str, str | Path] | Sequence[str | Path],
     reference: str,
     *,
     artifact_type: str,
@@ -331,12 +331,13 @@ def _referrer(repository: str, entry: JsonObject) -> Referrer:
     return Referrer(reference, found.digest, found.size, found.media_type, entry.text("artifactType"), annotations)
 
 
-def _titled(files: Mapping[str, Path] | Sequence[Path]) -> dict[str, Path]:
+def _titled(files: Mapping[str, str | Path] | Sequence[str | Path]) -> dict[str, Path]:
     if isinstance(files, Mapping):
-        return dict(files)
-    titled = {path.name: path for path in files}
-    if len(titled) < len(files):
-        raise AmbiguousName("two files have the same name; give each a title", tuple(str(path) for path in files))
+        return {title: Path(path) for title, path in files.items()}
+    paths = [Path(path) for path in files]
+    titled = {path.name: path for path in paths}
+    if len(titled) < len(paths):
+        raise AmbiguousName("two files have the same name; give each a title", tuple(str(path) for path in paths))
     return titled
 
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData, NotFound
 from forensics_lib.formats.btrfs import TOP_LEVEL, BtrfsVolume
+from forensics_lib.formats.btrfs_content import BtrfsContent
 from forensics_lib.formats.btrfs_files import BtrfsFiles, BtrfsInode
 from forensics_lib.formats.btrfs_items import DirectoryEntry, ItemKind
 from forensics_lib.formats.btrfs_subvolumes import Subvolume, list_subvolumes
-from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.model import Check, Origin, ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, Tree, device_number
 
@@ -120,6 +121,27 @@ class BtrfsTree(Tree):
         """Number of the subvolume that Linux mounts unless another one is asked for."""
         return self.volume.default_subvolume
 
+    def check(self, path: str) -> Check:
+        """Whether what is stored of a file agrees with the checksums that the file system keeps of its data.
+
+        Small files lie in the trees, whose blocks are checked whenever they are read; they have no sectors here, as
+        files that are excluded from checksums (``chattr +C``).
+
+        Raises:
+            PathNotFound: there is no such file.
+            NotAFile: the path leads to something else.
+            DamagedData: the data or the checksums cannot be read.
+        """
+        node = self.resolve(path)
+        content = node.source()
+        sectors = wrong = 0
+        for logical, length in content.stored() if isinstance(content, BtrfsContent) else ():
+            for _, right in self.volume.checked(logical, length):
+                sectors += 1
+                wrong += not right
+        subject = f"{node.path} data checksums"
+        return Check(subject, f"{sectors} sectors", f"{sectors - wrong} sectors", not wrong, node.origin)
+
     def _lookup(self, path: str) -> Node | None:
         place = self._locate(path)
         if place is None:
@@ -128,7 +150,9 @@ class BtrfsTree(Tree):
             node = self._node(path, place)
         except (DamagedData, NotFound) as error:
             self._problems.add(self._origin(place), error)
-            return None
+            node = None
+        if node is None and place.parent is None:  # the names below it may be readable still
+            node = Node(path, NodeKind.DIR, 0o755, 0, 0, 0, None, self._origin(place))
         if node is not None and node.kind is NodeKind.DIR:
             with self._lock:
                 if len(self._places) >= _KNOWN_FOLDERS:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 
 from forensics_lib.errors import DamagedData, UnsupportedFormat
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_attr import linux_xattrs, read_attributes
-from forensics_lib.formats.xfs_dir import read_directory
-from forensics_lib.formats.xfs_fork import fork_extents, fork_source
+from forensics_lib.formats.xfs_dir import Directory, read_directory
+from forensics_lib.formats.xfs_fork import Report, fork_extents, fork_source
 from forensics_lib.formats.xfs_inode import InodeDecoder, XfsInode
+from forensics_lib.formats.xfs_log import XfsLog
 from forensics_lib.formats.xfs_remote import link_target
+from forensics_lib.formats.xfs_replay import XfsReplayed
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, Tree, device_number, parent_of
 
-__all__ = ["XfsTree"]
+__all__ = ["LogState", "XfsTree"]
 
 _KINDS = {
     stat.S_IFREG: NodeKind.FILE,
@@ -28,11 +31,25 @@ _KINDS = {
     stat.S_IFIFO: NodeKind.FIFO,
     stat.S_IFSOCK: NodeKind.SOCKET,
 }
-_FILE, _DIR = NodeKind.FILE, NodeKind.DIR
-_WINDOW = 32 << 10  # bytes of inodes read at a time: the 64 that are allocated together, at 512 bytes each
-_KNOWN_WINDOWS = 256
-_KNOWN_ENTRIES = 200_000  # names of directories that are kept
-_KNOWN_PATHS = 50_000
+_FILE, _DIR = NodeKind.FILE, NodeKind.DIR  # looked up once: a walk asks for every node
+_WINDOW = 32 << 10  # bytes of inodes read at a time: the 64 that are made together, at 512 bytes each
+_MAX_WINDOWS = 256
+_MAX_NAMES = 200_000  # of directories that are kept
+_MAX_PATHS = 50_000
+_MAX_STRAYS = 10_000
+
+
+class LogState(StrEnum):
+    """Whether changes were waiting in the log."""
+
+    CLEAN = "clean"
+    """None: it was unmounted."""
+    REPLAYED = "replayed"
+    """Some, and they are shown as if they had been written back."""
+    DIRTY = "dirty"
+    """Some, which are not shown."""
+    UNKNOWN = "unknown"
+    """The log cannot be read."""
 
 
 @dataclass(slots=True)
@@ -41,7 +58,6 @@ class XfsContent:
 
     tree: XfsTree
     inode: int
-    origin: Origin
 
     def source(self) -> Source:
         """The bytes, holes as zeros."""
@@ -51,18 +67,19 @@ class XfsContent:
 class XfsTree(Tree):
     """An XFS file system of version 4 or 5.
 
-    Names, metadata, extended attributes and content are read from the disk's structures; nothing is executed and
-    nothing is mounted. Changes that only the log holds are laid over the file system in memory.
+    Names, metadata, extended attributes and content come from the structures on disk. Changes that only the log holds
+    are laid over them in memory. A directory is listed under the one name that its own entry ".." agrees with.
 
-    Not supported: content on a realtime device, directories of version 1, logs on another device.
+    Not supported: content on a realtime device, directories of version 1, a log on another device.
 
     Args:
         source: the file system's bytes.
         problems: gets damage, and what the replay of the log did.
-        replay: whether the log may be replayed.
+        replay: whether to replay the log.
 
     Attributes:
-        geometry: the superblock.
+        geometry: the superblock, with label, identifier, sizes and features.
+        log_state: whether changes were waiting in the log.
 
     Raises:
         DamagedData: no such file system, or damaged beyond opening.
@@ -75,11 +92,14 @@ class XfsTree(Tree):
         self.geometry = XfsGeometry(source)
         for fault in self.geometry.faults:
             problems.add(source.origin, fault)
+        self.log_state = LogState.UNKNOWN
+        self._open_log(replay=replay)
         self._decode = InodeDecoder(self.geometry).decode
         self._windows: dict[int, bytes] = {}
-        self._folders: dict[int, dict[bytes, int]] = {}
-        self._known_entries = 0
+        self._directories: dict[int, Directory] = {}
+        self._names_kept = 0
         self._numbers: dict[str, int] = {}
+        self._strays: dict[int, str] = {}
 
     @property
     def label(self) -> str:
@@ -91,19 +111,34 @@ class XfsTree(Tree):
         """Identifier of the file system."""
         return self.geometry.uuid
 
+    @property
+    def size(self) -> int:
+        """Bytes of the file system."""
+        return self.geometry.block_count * self.geometry.block_size
+
+    @property
+    def created_ns(self) -> int | None:
+        """When it was made, as its root directory tells, in nanoseconds since 1970; None before version 5.
+
+        XFS keeps neither when nor where it was mounted.
+        """
+        try:
+            return self.inode(self.geometry.root).times[3]
+        except DamagedData:
+            return None
+
     def inode(self, number: int) -> XfsInode:
         """An inode by its number, whether a name leads to it or not.
 
         Raises:
             DamagedData: there is none.
         """
-        geometry = self.geometry
-        offset = geometry.inode_offset(number)
+        offset = self.geometry.inode_offset(number)
         start = offset & -_WINDOW
         window = self._windows.get(start)
         if window is None:
-            window = geometry.source.read_at(start, _WINDOW)
-            if len(self._windows) >= _KNOWN_WINDOWS:
+            window = self.geometry.source.read_some(start, _WINDOW)
+            if len(self._windows) >= _MAX_WINDOWS:
                 self._windows.clear()
             self._windows[start] = window
         return self._decode(window, offset - start, number, offset)
@@ -119,77 +154,179 @@ class XfsTree(Tree):
         origin = self._origin(inode)
         if inode.is_realtime:
             raise UnsupportedFormat(f"inode {number}: its content is on a realtime device, which is not read")
-        extents = fork_extents(self.geometry, inode, lambda fault: self._problems.add(origin, fault))
-        return fork_source(self.geometry, extents, inode.size, origin)
+        return fork_source(self.geometry, fork_extents(self.geometry, inode, self._reporter(inode)), inode.size, origin)
 
     def _children(self, path: str) -> Iterator[Node]:
-        number = self._number(path)
-        if number is None:
-            return
+        entries = self._entries(path)
         prefix = path if path == "/" else f"{path}/"
-        folder = self._folder(number)
-        for name in sorted(folder):
-            node = self._node(prefix + name.decode("utf-8", "surrogateescape"), folder[name])
+        for name in sorted(entries):
+            node = self._node(prefix + name.decode("utf-8", "surrogateescape"), entries[name])
             if node is not None:
                 yield node
 
     def _names(self, path: str) -> Iterable[str]:
-        number = self._number(path)
-        return () if number is None else [name.decode("utf-8", "surrogateescape") for name in self._folder(number)]
+        return [name.decode("utf-8", "surrogateescape") for name in self._entries(path)]
 
     def _lookup(self, path: str) -> Node | None:
         number = self._number(path)
         return None if number is None else self._node(path, number)
 
     def _number(self, path: str) -> int | None:
-        if path == "/":
-            return self.geometry.root
-        number = self._numbers.get(path)
+        """The inode number of exactly this path."""
+        known, number = path, None
+        while known != "/" and (number := self._numbers.get(known)) is None:
+            known = parent_of(known)
         if number is None:
-            above = self._number(parent_of(path))
-            number = None if above is None else self._folder(above).get(path.rpartition("/")[2].encode("utf-8", "surrogateescape"))
+            number = self.geometry.root
+        for name in filter(None, path[len(known) :].split("/")):
+            directory = self._directory(number)
+            number = directory and directory.entries.get(name.encode("utf-8", "surrogateescape"))
+            if number is None:
+                return None
         return number
 
-    def _folder(self, number: int) -> dict[bytes, int]:
-        known = self._folders.get(number)
+    def _entries(self, path: str) -> dict[bytes, int]:
+        """Inode numbers by name of a directory, if it is to be listed at this path."""
+        number = self._number(path)
+        directory = None if number is None else self._directory(number)
+        if number is None or directory is None:
+            return {}
+        above = self._number(parent_of(path))
+        at_home = directory.parent == above and (number != self.geometry.root or path == "/")
+        return directory.entries if at_home or self._may_stray(path, number, directory.parent) else {}
+
+    def _may_stray(self, path: str, number: int, parent: int) -> bool:
+        """Whether a directory whose parent is another one is listed here: at the first path that leads to it.
+
+        Without this rule, directories that name each other would make an endless tree, or one of endless breadth.
+        """
+        self._problems.add(self.origin.to(path), f"inode {number} is a directory whose parent is inode {parent}")
+        above = path
+        while above != "/":
+            above = parent_of(above)
+            if self._number(above) == number:
+                return False
+        if number not in self._strays and len(self._strays) < _MAX_STRAYS:
+            self._strays[number] = path
+        return self._strays.get(number) == path
+
+    def _directory(self, number: int) -> Directory | None:
+        """What a directory lists; None where it cannot be read."""
+        known = self._directories.get(number)
         if known is None:
-            inode = self.inode(number)
-            known = read_directory(self.geometry, inode, lambda fault: self._problems.add(self._origin(inode), fault)).entries
-            self._known_entries += len(known)
-            if self._known_entries > _KNOWN_ENTRIES:
-                self._folders.clear()
-                self._known_entries = len(known)
-            self._folders[number] = known
+            try:
+                inode = self.inode(number)
+                if _KINDS.get(inode.mode & 0xF000) is not _DIR:
+                    return None
+                known = read_directory(self.geometry, inode, self._reporter(inode))
+            except DamagedData as error:
+                self._problems.add(self.origin.to(f"inode {number}"), error)
+                return None
+            if len(set(known.entries.values())) < len(known.entries):
+                self._leave_out_twins(known.entries, self._reporter(inode))
+            self._names_kept += len(known.entries)
+            if self._names_kept > _MAX_NAMES:
+                self._directories.clear()
+                self._names_kept = len(known.entries)
+            self._directories[number] = known
         return known
 
+    def _leave_out_twins(self, entries: dict[bytes, int], report: Report) -> None:
+        """Take all names but one of a directory away, which can have no hard links."""
+        first: dict[int, bytes] = {}
+        for name in sorted(entries):
+            number = entries[name]
+            if first.setdefault(number, name) != name and self._is_directory(number):
+                report(f"{name!r} is a second name of a directory, of inode {number}; it is left out")
+                del entries[name]
+
+    def _is_directory(self, number: int) -> bool:
+        try:
+            return _KINDS.get(self.inode(number).mode & 0xF000) is _DIR
+        except DamagedData:
+            return False
+
     def _node(self, path: str, number: int) -> Node | None:
-        inode = self.inode(number)
-        mode = inode.mode
-        origin = Origin(f"inode {number}", self.origin, inode.offset)
-        kind = _KINDS[mode & 0xF000]
-        if kind is _DIR:
+        try:
+            inode = self.inode(number)
+        except DamagedData as error:
+            self._problems.add(self.origin.to(path.lstrip("/")), error)
+            return None
+        kind = _KINDS.get(inode.mode & 0xF000)
+        content, target, rdev = None, None, 0
+        if kind is _FILE:
+            content = XfsContent(self, number)
+        elif kind is _DIR:
+            if len(self._numbers) >= _MAX_PATHS:
+                self._numbers.clear()
             self._numbers[path] = number
-        is_file = kind is _FILE
+        elif kind is NodeKind.SYMLINK:
+            target = self._target(inode)
+        elif kind is NodeKind.CHAR or kind is NodeKind.BLOCK:
+            rdev = device_number(*inode.device)
+        elif kind is None:
+            self._problems.add(self._origin(inode), f"{path}: an inode of unknown type (mode {inode.mode:o})")
+            return None
         atime, mtime, ctime, btime = inode.times
         return Node(
             path,
             kind,
-            mode & 0xFFF,
+            inode.mode & 0xFFF,
             inode.uid,
             inode.gid,
-            inode.size if is_file else 0,
+            inode.size if content else 0,
             mtime,
-            origin,
+            Origin(f"inode {number}", self.origin, inode.offset),
             atime,
             ctime,
             btime,
-            None,
-            0,
+            target,
+            rdev,
             inode.nlink,
             number,
-            NO_XATTRS,
-            XfsContent(self, number, origin) if is_file else None,
+            self._xattrs(inode) if inode.fork_words else NO_XATTRS,
+            content,
         )
+
+    def _xattrs(self, inode: XfsInode) -> Mapping[str, bytes]:
+        try:
+            return linux_xattrs(read_attributes(self.geometry, inode, self._reporter(inode)))
+        except DamagedData as error:
+            self._problems.add(self._origin(inode), error)
+            return NO_XATTRS
+
+    def _target(self, inode: XfsInode) -> str:
+        try:
+            return link_target(self.geometry, inode, self._reporter(inode)).decode("utf-8", "surrogateescape")
+        except DamagedData as error:
+            self._problems.add(self._origin(inode), error)
+            return ""
 
     def _origin(self, inode: XfsInode) -> Origin:
         return self.origin.to(f"inode {inode.number}", inode.offset)
+
+    def _reporter(self, inode: XfsInode) -> Report:
+        return lambda fault: self._problems.add(self._origin(inode), fault)
+
+    def _open_log(self, *, replay: bool) -> None:
+        origin = self.origin.to("log")
+
+        def report(fault: str) -> None:
+            self._problems.add(origin, fault)
+
+        try:
+            log = XfsLog(self.geometry, report)
+            if log.is_clean:
+                self.log_state = LogState.CLEAN
+                return
+            self.log_state = LogState.DIRTY
+            if not replay:
+                report("the log was not written back; the file system is shown without it")
+                return
+            replayed = XfsReplayed(self.geometry, log, report)
+            self.geometry = XfsGeometry(replayed)
+        except (DamagedData, UnsupportedFormat) as error:
+            report(f"the log cannot be used ({error}); the file system is shown without it")
+            return
+        self.log_state = LogState.REPLAYED
+        report(replayed.summary())

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from fixtures.disks.make_btrfs import contents, listing, names
 from forensics_lib.errors import DamagedData, ForensicsError, NotFound
 from forensics_lib.formats import btrfs_checksum
+from forensics_lib.formats.btrfs_content import BtrfsContent
 from forensics_lib.formats.btrfs_items import ItemKind
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, Item, Key
 from forensics_lib.model import ProblemLog
@@ -255,6 +256,57 @@ def test_devices_that_do_not_belong_are_named(disks: dict[str, list[SparseDisk]]
     BtrfsTree(disk, problems, devices=[disk.changed({}), disks["btrfs-log"][0]])
     assert "is device 1, which was given already" in messages(problems)
     assert "belongs to another btrfs file system" in messages(problems)
+
+
+@pytest.mark.usefixtures("any_checksum")
+def test_a_device_that_fell_behind_is_read_last(disks: dict[str, list[SparseDisk]]) -> None:
+    first, *others = disks["btrfs-raid10"]
+    generation = int.from_bytes(first.read_at(SUPERBLOCKS[0] + 0x48, 8), "little")
+    behind = first
+    for place in SUPERBLOCKS:
+        behind = behind.written(place + 0x48, (generation - 1).to_bytes(8, "little"))
+    tree = BtrfsTree(others[0], ProblemLog(), devices=[first, *others[1:]])
+    content = tree.node("/none/text").source() if "/none/text" in tree else tree.node("/text").source()
+    assert isinstance(content, BtrfsContent)
+    (logical, length), *_ = content.stored()
+    piece = next(tree.volume.chunks.pieces(logical, length))
+    problems = ProblemLog()
+    if piece.device == 1:  # its copy is another one's first choice
+        behind = behind.written(piece.offset, b"OLD")
+    shown = BtrfsTree(behind, problems, devices=others)
+    assert "device 1 missed the last transactions" in messages(problems)
+    assert differences(shown, truth("btrfs-raid10")) == []
+
+
+@pytest.mark.parametrize("method", ["none", "zlib", "lzo", "zstd"])
+def test_checksums_of_data(tree: BtrfsTree, disk: SparseDisk, method: str) -> None:
+    path = f"/{method}/reflink"
+    good = tree.check(path)
+    assert good.ok
+    assert good.expected == good.actual
+    content = tree.node(path).source()
+    assert isinstance(content, BtrfsContent)
+    if method == "none":
+        size = tree.node(path).size
+        assert good.expected in (f"{size // 4096 + 1} sectors", f"{size // 4096 + 2} sectors")
+    logical, _ = max(content.stored(), key=lambda part: part[1])
+    at = next(tree.volume.chunks.pieces(logical, 1)).offset + 100
+    bad = BtrfsTree(disk.changed({at: disk.read_at(at, 1)[0] ^ 1}), ProblemLog()).check(path)
+    assert not bad.ok
+    assert int(bad.actual.split()[0]) == int(bad.expected.split()[0]) - 1
+    assert tree.check(f"/{method}/inline").expected == "0 sectors"
+
+
+@pytest.mark.usefixtures("any_checksum")
+def test_names_outlast_a_damaged_root_inode(tree: BtrfsTree, disk: SparseDisk) -> None:
+    hostile = disk
+    for place in copies(tree, item_of(tree, "/", ItemKind.INODE)):
+        hostile = hostile.written(place + 52, bytes(4))
+    problems = ProblemLog()
+    shown = BtrfsTree(hostile, problems)
+    assert (shown.node("/").kind, shown.node("/").mtime_ns) == (NodeKind.DIR, None)
+    assert shown.read("/etc/hostname") == b"seized\n"
+    assert "inode of unknown type" in messages(problems)
 
 
 @pytest.mark.usefixtures("any_checksum")

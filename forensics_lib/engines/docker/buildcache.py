@@ -18,6 +18,7 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.formats.jsondoc import JsonObject, JsonValue, parse_object
 from forensics_lib.model import Origin, utc_from_ns
+from forensics_lib.sources.base import SliceSource
 from forensics_lib.trees.base import NodeKind
 
 if TYPE_CHECKING:
@@ -200,8 +201,10 @@ class BuildCache:
         node = self._reader.find(path)
         if node is None:
             return found
+        origin = node.origin.to(path.lstrip("/"))
         try:
-            top = Bolt(node.source(), self._reader.problems).root.bucket(*above)
+            source = node.source()
+            top = Bolt(SliceSource(source, 0, source.size, origin), self._reader.problems).root.bucket(*above)
             for record in top.walk() if top is not None else ():
                 if record.value is None and record.path == above:
                     found[_name(record.key)] = ({}, record.origin)
@@ -209,7 +212,7 @@ class BuildCache:
                     values, _ = found.setdefault(_name(record.path[-1]), ({}, record.origin))
                     values[_name(record.key)] = record.value
         except ForensicsError as error:
-            self._reader.problems.add(node.origin.to(path.lstrip("/")), error)
+            self._reader.problems.add(origin, error)
         return found
 
     def _values(self, values: Mapping[str, bytes], origin: Origin) -> JsonObject:

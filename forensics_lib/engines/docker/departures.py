@@ -12,20 +12,19 @@ from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.engines.docker.verify import split_entries
-from forensics_lib.errors import LimitExceeded
+from forensics_lib.errors import DamagedData
 from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.formats.tar_split import Segment
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.sources.stream import BlockStream
-from forensics_lib.trees.archive import Member, read_members
+from forensics_lib.trees.archive import Member, clean_path, read_members
 from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
 
 __all__ = ["Departure", "departures"]
 
 _ZEROS = bytes(1 << 20)
-_MAX_FILE = 1 << 42
 _CAPABILITY = "security.capability"
 
 
@@ -48,15 +47,16 @@ def departures(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limi
 
     Raises:
         PathNotFound: the layer has no record of its archive, or no directory.
-        ForensicsError: something cannot be read.
+        DamagedData: a file of the archive is not there, or has another size.
     """
-    headers = TarDecoder(BlockStream(_without_content(docker, layer, limits)), max_entries=limits.entries)
+    own = driver.alone(layer.cache_id)
+    headers = TarDecoder(BlockStream(_without_content(docker, own, layer, limits)), max_entries=limits.entries)
     nothing = BytesSource(b"", layer.origin)
     recorded = dict(read_members(headers, nothing, layer.origin, ProblemLog()))
     folders = {folder for path in recorded for folder in _parents(path)}
     parent = docker.layer_db(driver.name).layers.get(layer.parent)
     below = driver.tree(parent.cache_id) if parent is not None else None
-    for node in driver.alone(layer.cache_id).walk():
+    for node in own.walk():
         member = recorded.get(node.path)
         if member is not None:
             what = _differences(member, node) if driver.name != "fuse-overlayfs" else ()
@@ -66,18 +66,19 @@ def departures(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limi
             yield Departure(node, ("added",))
 
 
-def _without_content(docker: DockerRoot, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
+def _without_content(docker: DockerRoot, own: Tree, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
     """The archive with zeros for the content of its files.
 
     Raises:
-        LimitExceeded: a file is larger than any image has.
+        DamagedData: a file of the archive is not there, or has another size.
     """
     for entry in split_entries(docker, layer, limits):
         if isinstance(entry, Segment):
             yield entry.data
             continue
-        if entry.size > _MAX_FILE:
-            raise LimitExceeded(f"layer {layer.diff_id}: a file of {entry.size} bytes", origin=layer.origin)
+        path = clean_path(entry.name.decode("utf-8", "surrogateescape"))[0]
+        if entry.size and ((node := own._lookup(path)) is None or node.size != entry.size):
+            raise DamagedData(f"{path} is not the file of {entry.size} bytes that the layer had", origin=layer.origin)
         for start in range(0, entry.size, len(_ZEROS)):
             yield _ZEROS[: entry.size - start]
 

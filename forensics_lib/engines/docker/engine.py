@@ -33,6 +33,7 @@ from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.images.image import Image
 from forensics_lib.model import Origin
+from forensics_lib.sources.base import SliceSource
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import NodeKind, Tree, join
 from forensics_lib.trees.changes import diff, hidden_changes
@@ -214,7 +215,8 @@ class DockerRoot:
             return
         origin = node.origin.to(node.path.lstrip("/"))
         try:
-            database = Bolt(node.source(), self.reader.problems)
+            source = node.source()
+            database = Bolt(SliceSource(source, 0, source.size, origin), self.reader.problems)
             bucket = database.root.bucket(name)
             if bucket is not None:
                 for record in bucket.walk():

@@ -107,11 +107,21 @@ def _archive(
     """The size of a layer's archive, and the archive.
 
     Raises:
-        ForensicsError: it cannot be put together, or its directory has files that are not in it and would be lost.
+        ForensicsError: nothing tells how it was.
     """
-    size, differing = 0, []
+    size = 0
     for entry in split_entries(docker, layer, limits):
         size += len(entry.data) if isinstance(entry, Segment) else entry.size
+    return size, _pieces(docker, driver, layer, limits)
+
+
+def _pieces(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
+    """The archive of a layer, piece by piece.
+
+    Raises:
+        ForensicsError: it cannot be put together, or its directory has files that are not in it and would be lost.
+    """
+    differing = []
     for departure in departures(docker, driver, layer, limits):
         if "added" in departure.what:
             message = f"{departure.node.path} was put into its directory and is not of its archive"
@@ -121,13 +131,6 @@ def _archive(
         names = ", ".join(f"{one.node.path} ({', '.join(one.what)})" for one in differing[:5])
         message = f"layer {layer.diff_id} is saved as it was; {len(differing)} of its files are different now: {names}"
         docker.reader.problems.add(layer.origin, message)
-    return size, _pieces(docker, driver, layer, limits)
-
-
-def _pieces(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
-    for piece, file, node in layer_archive(docker, driver, layer, limits):
+    for piece, _, _ in layer_archive(docker, driver, layer, limits):
         if piece is not None:
             yield piece
-        elif file is not None and (node is None or node.size != file.size):
-            name = file.name.decode("utf-8", "surrogateescape")
-            raise DamagedData(f"{name} is not the file of {file.size} bytes that the layer had", origin=layer.origin)

@@ -13,7 +13,10 @@ from typing import Any
 
 import forensics_lib as fl
 from forensics_lib.engines.container import Container
-from forensics_lib.trees.base import Node, NodeKind, Tree, join
+from forensics_lib.engines.network import Network
+from forensics_lib.engines.volume import Volume
+from forensics_lib.images.image import Image
+from forensics_lib.trees.base import Node, NodeKind, join
 
 NOT_ON_DISK = {"ExecIDs", "SizeRw", "SizeRootFs"}
 UNORDERED = (".Mounts", ".RepoTags", ".RepoDigests")
@@ -25,12 +28,12 @@ def differences(ev: fl.Evidence, truth: Path, skip: Collection[str] = ()) -> tup
     found: Differences = []
     asked: set[str] = set()
 
-    def compare(question: str, subject: str, want: Any, have: Callable[[], Any]) -> None:
+    def compare(question: str, subject: str, want: Any, have: Callable[..., Any], *of: Any) -> None:
         if question in skip:
             return
         asked.add(question)
         try:
-            got = have()
+            got = have(*of)
         except fl.ForensicsError as error:
             got = repr(error)
         if want == got:
@@ -47,7 +50,7 @@ def differences(ev: fl.Evidence, truth: Path, skip: Collection[str] = ()) -> tup
     return found, asked
 
 
-Compare = Callable[[str, str, Any, Callable[[], Any]], None]
+Compare = Callable[..., None]
 
 
 def _containers(ev: fl.Evidence, truth: Path, compare: Compare) -> None:
@@ -55,17 +58,17 @@ def _containers(ev: fl.Evidence, truth: Path, compare: Compare) -> None:
     compare("ps", "", listed, lambda: {c.id: str(c.state) for c in ev.containers})
     for path in sorted((truth / "containers").glob("*.json")):
         c, want = ev.container(path.stem), document(path)
-        compare("inspect", c.name, flat(want), lambda c=c: flat(c.inspect()))  # type: ignore[misc]
+        compare("inspect", c.name, flat(want), inspected, c)
         if (diff := truth / "diff" / f"{c.id}.jsonl").exists():
             changes = {(row["kind"], path_of(row)) for row in rows(diff)}
-            compare("diff", c.name, changes, lambda c=c: {(str(one.kind), one.path) for one in c.diff()})  # type: ignore[misc]
+            compare("diff", c.name, changes, changed, c)
         logged = want["HostConfig"]["LogConfig"]["Type"] != "none"
         for stream in ("stdout", "stderr"):
             text = truth / "logs" / f"{c.id}.{stream}"
             if logged and text.exists():
-                compare("logs", f"{c.name} {stream}", text.read_bytes(), lambda c=c, stream=stream: printed(c, stream))  # type: ignore[misc]
+                compare("logs", f"{c.name} {stream}", text.read_bytes(), printed, c, stream)
         if (export := truth / "export" / f"{c.id}.jsonl").exists():
-            compare("export", c.name, listing(export, exported), lambda c=c: tree_listing(c.tree(), exact=False))  # type: ignore[misc]
+            compare("export", c.name, exports(export), contained, c, False)
 
 
 def _images(ev: fl.Evidence, truth: Path, compare: Compare) -> None:
@@ -73,7 +76,7 @@ def _images(ev: fl.Evidence, truth: Path, compare: Compare) -> None:
     compare("images", "", {f"sha256:{path.stem}" for path in paths}, lambda: {image.id for image in ev.images})
     for path in paths:
         image, name = ev.image(f"sha256:{path.stem}"), path.stem[:12]
-        compare("image-inspect", name, flat(document(path)), lambda image=image: flat(image.inspect()))  # type: ignore[misc]
+        compare("image-inspect", name, flat(document(path)), inspected, image)
         steps = [
             (row["CreatedBy"], row["CreatedAt"], int(row["Size"]), row["Comment"])
             for row in rows(truth / "history" / path.with_suffix(".jsonl").name)
@@ -87,7 +90,7 @@ def _images(ev: fl.Evidence, truth: Path, compare: Compare) -> None:
             )
             for step in image.history()
         ]
-        compare("history", name, steps, lambda have=have: have)  # type: ignore[misc]
+        compare("history", name, steps, list, have)
 
 
 def _volumes_and_networks(ev: fl.Evidence, truth: Path, compare: Compare) -> None:
@@ -95,14 +98,14 @@ def _volumes_and_networks(ev: fl.Evidence, truth: Path, compare: Compare) -> Non
     for path in sorted((truth / "volumes").glob("*.json")):
         want = document(path)
         volume = volumes[want["Name"]]
-        compare("volume-inspect", volume.name, flat(want), lambda volume=volume: flat(volume.inspect()))  # type: ignore[misc]
+        compare("volume-inspect", volume.name, flat(want), inspected, volume)
         files = listing(path.with_suffix(".files.jsonl"), stated)
-        compare("volume-files", volume.name, files, lambda volume=volume: tree_listing(volume.tree(), exact=True))  # type: ignore[misc]
+        compare("volume-files", volume.name, files, contained, volume, True)
     networks = {network.id: network for network in ev.networks}
     for path in sorted((truth / "networks").glob("*.json")):
         network, want = networks[path.stem], document(path)
         want.pop("Status", None)  # computed from the running kernel
-        compare("network-inspect", network.name, flat(want), lambda network=network: flat(network.inspect()))  # type: ignore[misc]
+        compare("network-inspect", network.name, flat(want), inspected, network)
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -132,6 +135,14 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return found
 
 
+def inspected(noun: Container | Image | Volume | Network) -> dict[str, Any]:
+    return flat(noun.inspect())
+
+
+def changed(container: Container) -> set[tuple[str, str]]:
+    return {(str(one.kind), one.path) for one in container.diff()}
+
+
 def printed(container: Container, stream: str) -> bytes:
     """One stream of ``docker logs --timestamps``."""
     out = bytearray()
@@ -152,18 +163,23 @@ def listing(path: Path, said: Callable[[dict[str, Any]], Any]) -> dict[str, Any]
     return {path_of(row): said(row) for row in rows(path) if path_of(row) != "/"}
 
 
-def exported(row: dict[str, Any]) -> Any:
-    """One line of an export: kind, owner, mode, target, seconds, device, content. A later hard link says less."""
-    kind = "file" if row["type"] == "hardlink" else row["type"]
-    return (
-        kind,
-        (row["uid"], row["gid"]),
-        None if kind == "symlink" else int(row["mode"], 8) & 0o7777,
-        row.get("link") if kind == "symlink" else None,
-        None if kind == "dir" else row["mtime"],
-        tuple(row.get("dev", (0, 0))),
-        row.get("sha256") if kind == "file" else None,
-    )
+def exports(path: Path) -> dict[str, Any]:
+    """An export; names of a file that came before have its content."""
+    content = {path_of(row): row.get("sha256") for row in rows(path)}
+
+    def said(row: dict[str, Any]) -> Any:
+        first = row if row["type"] != "hardlink" else {"sha256": content[join("/", row["link"].strip("/"))]}
+        return (
+            "file" if row["type"] == "hardlink" else row["type"],
+            (row["uid"], row["gid"]),
+            None if row["type"] == "symlink" else int(row["mode"], 8) & 0o7777,
+            row.get("link") if row["type"] == "symlink" else None,
+            None if row["type"] == "dir" else row["mtime"],
+            tuple(row.get("dev", (0, 0))),
+            first.get("sha256"),
+        )
+
+    return listing(path, said)
 
 
 def stated(row: dict[str, Any]) -> Any:
@@ -177,9 +193,9 @@ def stated(row: dict[str, Any]) -> Any:
     )
 
 
-def tree_listing(tree: Tree, *, exact: bool) -> dict[str, Any]:
-    """A tree, in the words of `stated` (exact) or `exported`."""
-    return {node.path: _shown(node, exact=exact) for node in tree.walk() if node.path != "/"}
+def contained(noun: Container | Volume, exact: bool) -> dict[str, Any]:
+    """Its files, in the words of `stated` (exact) or `exports`."""
+    return {node.path: _shown(node, exact=exact) for node in noun.tree().walk() if node.path != "/"}
 
 
 def _shown(node: Node, *, exact: bool) -> Any:
