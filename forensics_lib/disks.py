@@ -8,7 +8,6 @@ from forensics_lib.errors import ForensicsError, UnsupportedFormat
 from forensics_lib.model import ProblemLog
 from forensics_lib.opening import FileSystem
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.disk import open_disk
 from forensics_lib.sources.volumes import Superblock, Volume, VolumeKind, find_volumes, read_superblock
 from forensics_lib.trees.base import Tree
 
@@ -19,19 +18,14 @@ _CARRIERS = ("LVM2_member", "crypto_LUKS", "BitLocker")
 _WITHOUT_FILES = ("swap", "swsuspend", "jbd")
 
 
-def find_filesystems(image: Source, problems: ProblemLog, keys: Sequence[str] = ()) -> list[FileSystem] | None:
-    """Every file system that can be read; None when the bytes are no disk image.
-
-    What cannot be read is a problem.
+def find_filesystems(disk: Source, problems: ProblemLog, keys: Sequence[str] = ()) -> list[FileSystem]:
+    """Every file system that can be read; what cannot is a problem.
 
     Args:
-        image: the image file, decompressed.
+        disk: its bytes.
         problems: told of damage, and of file systems that are not read.
         keys: passphrases to try on encrypted volumes.
     """
-    disk = open_disk(image, problems)
-    if disk is None:
-        return None
     volumes = [(volume, read_superblock(volume.source)) for volume in find_volumes(disk, problems, keys=keys)]
     found = []
     mounted: set[str] = set()

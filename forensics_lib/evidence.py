@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
 
 from forensics_lib.analysis.digests import StreamDigests
-from forensics_lib.analysis.hashing import hash_artifacts
+from forensics_lib.analysis.hashing import FILE_ALGORITHMS, hash_artifacts
 from forensics_lib.analysis.identify import Identified, identify
 from forensics_lib.analysis.inventory import Inventory, TarStream
 from forensics_lib.analysis.scan import CompiledRules, Match, rules_name, scan
@@ -65,7 +65,6 @@ __all__ = ["Evidence", "open_evidence", "tar_entries"]
 T = TypeVar("T")
 
 _FILES = (EvidenceKind.FILESYSTEM_TREE, EvidenceKind.DOCKER_ROOT, EvidenceKind.DISK_IMAGE)
-_DEFAULT_ALGORITHMS = ("md5", "sha1", "sha256")
 
 
 class Evidence:
@@ -269,29 +268,29 @@ class Evidence:
 
     def hashes(
         self,
-        algorithms: Sequence[str] = _DEFAULT_ALGORITHMS,
+        algorithms: Sequence[str] | None = None,
         kinds: Collection[str] | None = None,
         executor: Executor | None = None,
     ) -> Table[ArtifactHash]:
         """The digests of every artifact, each thing once, in one pass over the evidence.
 
         Args:
-            algorithms: for files, by hashlib's names; the evidence file, blobs and layers get sha256, and these too
-                when `kinds` asks for them.
-            kinds: which of ``evidence``, ``blob``, ``layer`` (a layer's uncompressed bytes) and ``file`` (every
-                regular file of every layer, also what later layers hide); None for all.
+            algorithms: for files, by hashlib's names; None for md5, sha1 and sha256. The evidence file, blobs and
+                layers get sha256, and those named here too when `kinds` names their kind.
+            kinds: which of ``evidence``, ``media`` (the disk in an image file), ``blob``, ``layer`` (a layer's
+                uncompressed bytes) and ``file`` (every regular file of every layer, also what later layers hide); None
+                for all.
             executor: any `concurrent.futures.Executor` to do the work; None uses a thread for each core.
         """
 
         def rows() -> Iterator[ArtifactHash]:
             inventory = self._inventory()
             evidence: dict[str, str] = {}
-            keep = self._keep_digests
-            for row in hash_artifacts(inventory, tuple(algorithms), kinds, executor, self._progress, keep):
+            for row in hash_artifacts(inventory, algorithms, kinds, executor, self._progress, self._keep_digests):
                 if row.kind == "evidence" and row.sha256 is not None:
                     evidence["sha256"] = row.sha256
                 yield row
-            self._finish("hash", algorithms=",".join(algorithms), **evidence)
+            self._finish("hash", algorithms=",".join(FILE_ALGORITHMS if algorithms is None else algorithms), **evidence)
 
         return Table(ArtifactHash, rows, name="artifact hashes")
 
@@ -313,6 +312,10 @@ class Evidence:
         return Table(Check, rows, name="checks")
 
     def _checks(self, executor: Executor | None) -> Iterator[Check]:
+        if self._opened.disk is not None:
+            from forensics_lib.analysis.media import verify_media
+
+            yield from verify_media(self._opened.disk)
         if self._dockers:
             from forensics_lib.engines.docker.verify import verify_root
 
@@ -397,7 +400,7 @@ class Evidence:
     def _recognise(self) -> tuple[list[Image], list[Artifact], EvidenceKind]:
         store = self._store
         tree = store.tree
-        if self._opened.is_disk:
+        if self._opened.disk is not None:
             self._find_engines()
             return [], [], EvidenceKind.DISK_IMAGE
         if is_image_dir(tree):
@@ -440,9 +443,10 @@ class Evidence:
     def _inventory(self) -> Inventory:
         name = self.path.name
         if self.kind in _FILES:
-            if self._file is None or self._opened.is_disk:
+            disk = self._opened.disk
+            if self._file is None or disk is not None:
                 trees = tuple((filesystem.name, filesystem.tree) for filesystem in self._opened.filesystems)
-                return Inventory(name, self._problems, trees=trees, evidence=self._file)
+                return Inventory(name, self._problems, trees=trees, evidence=self._file, media=disk)
             compression = self._opened.compression
             stream = TarStream(name, name, self._file, compression, self._file.origin, self._limits, "evidence", False)
             return Inventory(name, self._problems, streams=(stream,))

@@ -98,7 +98,7 @@ class ArtifactHash:
     Attributes:
         owner: what the artifact belongs to: a layer's digest for its files, the evidence's name for blobs.
         path: path inside the owner.
-        kind: ``file``, ``blob``, ``layer`` or ``evidence``.
+        kind: ``file``, ``blob``, ``layer``, ``evidence`` (the file as stored) or ``media`` (the disk in an image).
         size: bytes that were hashed.
         md5: hexadecimal, or None when not asked for.
         sha1: hexadecimal, or None when not asked for.

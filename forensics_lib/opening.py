@@ -70,14 +70,14 @@ class Opened:
         compression: of the file as a whole.
         content: its bytes, decompressed; None for a folder.
         filesystems: what can be walked, at least one.
-        is_disk: whether the file systems are those of a disk image.
+        disk: the disk inside an image file, which is the content itself for a raw image; None when it is none.
     """
 
     file: FileSource | None = None
     compression: Compression = Compression.NONE
     content: Source | None = None
     filesystems: list[FileSystem] = field(default_factory=list)
-    is_disk: bool = False
+    disk: Source | None = None
 
     @property
     def origin(self) -> Origin:
@@ -86,6 +86,8 @@ class Opened:
 
     def close(self) -> None:
         """Close files and give temporary disk space back."""
+        if self.disk is not None and self.disk is not self.content:
+            self.disk.close()
         if self.content is not None and self.content is not self.file:
             self.content.close()
         if self.file is not None:
@@ -132,11 +134,12 @@ def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits
     head = source.read_some(0, 512)
     if len(head) < 512 or not any(head) or not checksum_ok(head):  # a disk may hold archives near its start
         from forensics_lib.disks import find_filesystems
+        from forensics_lib.sources.disk import open_disk
 
-        found = find_filesystems(source, problems, keys)
-        if found is not None:
-            opened.filesystems, opened.is_disk = found, True
-            if not found:
+        opened.disk = open_disk(source, problems)
+        if opened.disk is not None:
+            opened.filesystems = find_filesystems(opened.disk, problems, keys)
+            if not opened.filesystems:
                 reasons = "; ".join(problem.message for problem in problems.rows)
                 raise UnsupportedFormat(
                     f"{path} is a disk without a file system that is read ({reasons or 'none is there'})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests, artifact_hash, digest_source, digest_stream
@@ -16,9 +17,11 @@ from forensics_lib.trees.base import Node, NodeKind
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-__all__ = ["KINDS", "Meter", "digest_streams", "hash_artifacts", "report_stream"]
+__all__ = ["FILE_ALGORITHMS", "KINDS", "Meter", "digest_streams", "hash_artifacts", "report_stream"]
 
-KINDS = ("evidence", "blob", "layer", "file")
+KINDS = ("evidence", "media", "blob", "layer", "file")
+FILE_ALGORITHMS = ("md5", "sha1", "sha256")
+"""What files are hashed with when nothing else is asked for."""
 _STORED = ("sha256",)
 
 
@@ -47,7 +50,7 @@ class Meter:
 
 def hash_artifacts(
     inventory: Inventory,
-    algorithms: Sequence[str],
+    algorithms: Sequence[str] | None,
     kinds: Collection[str] | None,
     executor: Executor | None,
     progress: Progress | None,
@@ -57,7 +60,8 @@ def hash_artifacts(
 
     Args:
         inventory: what there is.
-        algorithms: for files; other artifacts get sha256, and these too when they are asked for by kind.
+        algorithms: for files; None for `FILE_ALGORITHMS`. Other artifacts get sha256, and those named here too when
+            `kinds` names their kind.
         kinds: which of `KINDS`; None for all.
         executor: does the work; None uses a thread for each core (hashing and inflating release the interpreter).
         progress: told of bytes done and in total.
@@ -68,18 +72,22 @@ def hash_artifacts(
     wanted = frozenset(KINDS if kinds is None else kinds)
     if unknown := wanted.difference(KINDS):
         raise ValueError(f"unknown kinds of artifact: {', '.join(sorted(unknown))}; known are {', '.join(KINDS)}")
-    thorough = _STORED if kinds is None else tuple(dict.fromkeys((*_STORED, *algorithms)))
+    thorough = _STORED if kinds is None else tuple(dict.fromkeys((*_STORED, *(algorithms or ()))))
+    algorithms = FILE_ALGORITHMS if algorithms is None else tuple(algorithms)
     streams = [s for s in inventory.streams if wanted & {s.kind, "file", *(["layer"] if s.is_layer else [])}]
     blobs = inventory.blobs if "blob" in wanted else ()
-    evidence = inventory.evidence if "evidence" in wanted else None
+    evidence, media = inventory.evidence, inventory.media if "media" in wanted else None
+    if "evidence" not in wanted and evidence is not media:
+        evidence = None
     total = sum(s.stored.size for s in streams) + sum(node.size for node in blobs)
-    meter = Meter(progress, total + (evidence.size if evidence is not None else 0))
+    single = {id(source): source.size for source in (evidence, media) if source is not None}
+    meter = Meter(progress, total + sum(single.values()))
     for node in blobs:
         yield from _hash_whole(inventory, _digester(node, thorough, meter), node.path, "blob", node.origin)
     beside = ThreadPoolExecutor(1, thread_name_prefix="forensics_lib evidence")
     whole = beside.submit(digest_source, evidence, thorough, meter.tick) if evidence is not None else None
     beside.shutdown(wait=False)
-    file_algorithms = tuple(algorithms) if "file" in wanted else ()
+    file_algorithms = algorithms if "file" in wanted else ()
     stored = thorough if wanted & {s.kind for s in streams} else _STORED
     layer = thorough if "layer" in wanted else _STORED
     for job, digests in digest_streams(streams, file_algorithms, executor, meter, stored, layer):
@@ -98,7 +106,12 @@ def hash_artifacts(
                 if node.kind is NodeKind.FILE:
                     yield from _hash_node(inventory, owner, node, algorithms)
     if whole is not None and evidence is not None:
-        yield from _hash_whole(inventory, whole.result, inventory.name, "evidence", evidence.origin)
+        for kind in ("evidence", "media") if evidence is media else ("evidence",):
+            if kind in wanted:
+                yield from _hash_whole(inventory, whole.result, inventory.name, kind, evidence.origin)
+    if media is not None and media is not evidence:
+        compute = partial(digest_source, media, thorough, meter.tick)
+        yield from _hash_whole(inventory, compute, inventory.name, "media", media.origin)
     for origin, error in inventory.unreadable:
         inventory.problems.add(origin, error)
 

@@ -67,6 +67,7 @@ class Inventory:
         blobs: other files that are artifacts as a whole.
         trees: (owner, tree) whose files are artifacts.
         evidence: the evidence file; None for a folder, or when it is among the streams.
+        media: the disk inside an image file; the evidence itself for a raw image.
         unreadable: what cannot be examined, and why.
         problems: where faults go.
         documents: what can be searched beside files: configuration, environment, history, labels.
@@ -78,5 +79,6 @@ class Inventory:
     blobs: tuple[Node, ...] = ()
     trees: tuple[tuple[str, Tree], ...] = ()
     evidence: Source | None = None
+    media: Source | None = None
     unreadable: tuple[tuple[Origin, ForensicsError], ...] = ()
     documents: tuple[TextDocument, ...] = ()

@@ -78,15 +78,17 @@ class BtrfsContent(Source):
         return bytes(data)
 
     def stored(self) -> Iterator[tuple[int, int]]:
-        """(logical address, bytes) of everything that is stored outside of the tree itself, in whole sectors."""
+        """(logical address, bytes) of everything that is stored outside of the tree itself, each once."""
+        seen = set()
         for _, extent in self.extents:
             if extent.kind is not ExtentKind.REGULAR or not extent.logical:
                 continue
-            if extent.compression:
-                yield extent.logical, extent.stored
-            else:
-                start = extent.offset - extent.offset % self._sector_size
-                yield extent.logical + start, extent.offset + extent.length - start
+            place = (extent.logical + extent.offset, extent.length)
+            if extent.compression:  # it is kept whole, also where a part of it is used
+                place = (extent.logical, extent.stored)
+            if place not in seen:
+                seen.add(place)
+                yield place
 
     def _check_hole(self, offset: int) -> None:
         if self._damage is not None:

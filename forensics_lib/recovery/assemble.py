@@ -29,7 +29,10 @@ _LAYER_FILE = re.compile(r"(?:^|/)(?:overlay2|overlay|vfs/dir|aufs/diff|btrfs/su
 _CHAIN = re.compile(r"(?:^|/)layerdb/sha256/([0-9a-f]{64})(?:-\d+-removing)?/(cache-id|parent)$")
 _CONFIG = re.compile(r"(?:\.tmp-)?config\.v2\.json\d*|config\.json")
 _HOST = re.compile(r"(?:\.tmp-)?hostconfig\.json\d*")
-_TEXT_FIELDS = re.compile(rb'"(Name|Image|Created|Path|Driver|ID)":"((?:[^"\\]|\\.){0,4096})"')
+_TEXT_FIELDS = re.compile(
+    rb'"(?:(ID)":"([0-9a-f]{64})|(Image)":"(sha256:[0-9a-f]{64})|(Name)":"(/[^"\\]{1,255})'
+    rb'|(Created|Path|Driver)":"([^"\\]{0,4096}))"'
+)
 _SOON = 10**9
 _ADJACENT = 16 << 10
 _MAX_CONTAINERS = 100_000
@@ -61,7 +64,6 @@ class _Sighting:
     configs: list[_Generation] = field(default_factory=list)
     hosts: list[_Generation] = field(default_factory=list)
     files: dict[str, Remnant] = field(default_factory=dict)
-    layer: dict[str, Remnant] = field(default_factory=dict)
     specification: _Generation | None = None
     removed_ns: int | None = None
     methods: dict[str, None] = field(default_factory=dict)
@@ -108,6 +110,7 @@ class _Collected:
         self.logs: list[Remnant] = []
         self.hosts: list[_Generation] = []
         self.layers: dict[str, dict[str, Remnant]] = {}
+        self.mounts: dict[str, dict[str, Remnant]] = {}
         self.chains: dict[str, dict[str, Remnant]] = {}
 
     def add(self, remnant: Remnant) -> None:
@@ -126,8 +129,14 @@ class _Collected:
             elif remnant.kind == "config" and (generation := _generation(remnant)) is not None:
                 self.hosts.append(generation)
             return
-        if container_id in self._live or (mount and not place and not _says_container(remnant, mount)):
+        if container_id in self._live:
             return
+        if mount:
+            if mount[2]:
+                files = self.mounts.setdefault(container_id, {})
+                files[mount[2]] = _better(files.get(mount[2]), remnant)
+            if mount[2] != "init-id" and not remnant.container_id:
+                return  # image mounts and steps of a build have such folders, too
         if container_id not in self.sightings and len(self.sightings) >= _MAX_CONTAINERS:
             return
         sighting = self.sightings.setdefault(container_id, _Sighting(container_id))
@@ -135,8 +144,6 @@ class _Collected:
         sighting.methods[remnant.method] = None
         if remnant.deleted_ns is not None:
             sighting.removed_ns = max(sighting.removed_ns or 0, remnant.deleted_ns)
-        if mount and mount[2]:
-            sighting.layer[mount[2]] = _better(sighting.layer.get(mount[2]), remnant)
         self._sort(sighting, (place[2] or "") if place else "", remnant)
 
     def files_of(self, directory: str) -> dict[str, Remnant]:
@@ -187,11 +194,6 @@ def _keep(generations: list[_Generation], generation: _Generation) -> None:
         generations.append(generation)
 
 
-def _says_container(remnant: Remnant, mount: re.Match[str]) -> bool:
-    """Whether a folder of the mounts is a container's: image mounts and build steps have folders, too."""
-    return bool(remnant.container_id) or mount[2] == "init-id"
-
-
 def _better(known: Remnant | None, remnant: Remnant) -> Remnant:
     """The better of two versions of a file."""
     return remnant if known is None or _sureness(remnant) > _sureness(known) else known
@@ -214,10 +216,12 @@ def _generation(remnant: Remnant) -> _Generation | None:
     try:
         return _Generation(parse_object(data, remnant.origin), remnant, True)
     except ForensicsError:
-        fields = dict(reversed([(key.decode(), text) for key, text in _TEXT_FIELDS.findall(data.split(b"\0", 1)[0])]))
-        if not CONTAINER_ID.fullmatch(fields.get("ID", b"").decode("ascii", "replace")):
+        raw: dict[str, JsonValue] = {}
+        for match in _TEXT_FIELDS.finditer(data.split(b"\0", 1)[0]):
+            key, text = (part.decode("utf-8", "replace") for part in match.groups() if part is not None)
+            raw.setdefault(key, text)  # the first is that of the container, later ones are of what it holds
+        if "ID" not in raw:
             return None
-        raw: dict[str, JsonValue] = {key: text.decode("utf-8", "replace") for key, text in fields.items()}
         return _Generation(JsonObject(raw), remnant, False)
 
 
@@ -243,7 +247,8 @@ def _parts(sighting: _Sighting, collected: _Collected) -> RecoveredParts:
     elif not configs:
         parts = replace(parts, state=ContainerState.REMOVING)
     found = RecoveredParts(replace(record, parts=parts), dict(sighting.files))
-    found.mount_id, found.top = _text(sighting.layer.get("mount-id")), _text(sighting.layer.get("parent"))
+    mount = collected.mounts.get(sighting.id, {})
+    found.mount_id, found.top = _text(mount.get("mount-id")), _text(mount.get("parent"))
     found.files = collected.files_of(found.mount_id)
     found.lower = collected.stack(found.top)
     return found

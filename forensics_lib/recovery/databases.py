@@ -88,6 +88,11 @@ class _Database:
         return {(place[-1], value) for place, value in self.live.items()}
 
     @cached_property
+    def _ends(self) -> set[tuple[bytes, ...]]:
+        """The ends of the places of live records: what the known part of a place can be equal to."""
+        return {place[start:] for place in self.live for start in range(len(place))}
+
+    @cached_property
     def gone(self) -> list[Record]:
         """The records that are not live, whatever bucket they are thought to have been in."""
         found = []
@@ -101,7 +106,8 @@ class _Database:
 
     def was(self, record: Record, what: str) -> str:
         """What became of a record, in words."""
-        live = (*record.path, record.key) in self.live
+        own = (*record.path, record.key)
+        live = own in self.live or (not record.rooted and own in self._ends)
         where = "" if record.rooted or not record.path else "; which bucket it was in is inferred"
         return f"{'older version of' if live else 'deleted'} {what}, page {record.page}{where}"
 

@@ -18,7 +18,7 @@ import pytest
 
 import forensics_lib as fl
 from tests.imagemaker import Recipe, compressed, digest_of, oci_layout, write_folder
-from tests.samples import CHANGESETS, DIR_GZIP, DOCKER_SAVE, EXPORT, OCI, OCI_ZSTD, PLATFORMS, WEB, unpack
+from tests.samples import CHANGESETS, DIR_GZIP, DOCKER_SAVE, EXPORT, OCI, OCI_ZSTD, PLATFORMS, WEB, archive_tree, unpack
 from tests.tarmaker import TarMaker
 
 P = ParamSpec("P")
@@ -121,6 +121,32 @@ def test_the_evidence_itself() -> None:
             content = fixture.read_bytes()
             assert (row.path.rpartition("/")[2], row.size) == (fixture.name, len(content))
             assert row.sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_other_artifacts_get_the_algorithms_that_are_asked_of_their_kind() -> None:
+    """The papers of an acquisition may state the md5 of the file, and nothing else."""
+    content = OCI.read_bytes()
+    with fl.open(OCI) as evidence:
+        (row,) = evidence.hashes(("md5", "sha512"), kinds=("evidence",))
+        assert (row.md5, row.sha1, row.sha256, row.digest("sha512")) == (
+            hashlib.md5(content).hexdigest(), None, hashlib.sha256(content).hexdigest(),
+            hashlib.sha512(content).hexdigest(),
+        )  # fmt: skip
+        for kind in ("blob", "layer"):
+            rows = evidence.hashes(("md5",), kinds=(kind, "file")).where(kind=kind)
+            known = {row.sha256: row for row in evidence.hashes(kinds=(kind,))}
+            assert [row.sha256 for row in rows if row.md5 is None] == []
+            assert {row.sha256 for row in rows} == set(known)
+            assert {row.md5 for row in known.values()} == {None}
+        for layer in evidence.hashes(("md5",), kinds=("layer",)):
+            found = next(
+                one.blob for i in evidence.images for one in i.layers if one.diff_id == f"sha256:{layer.sha256}"
+            )
+            assert found is not None
+            assert layer.md5 == hashlib.md5(b"".join(found.stream())).hexdigest()
+        with archive_tree(OCI) as tree:
+            for row in evidence.hashes(("md5",), kinds=("blob",)):
+                assert row.md5 == hashlib.md5(tree.read(row.path)).hexdigest()
 
 
 def test_kinds() -> None:

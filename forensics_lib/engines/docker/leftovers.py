@@ -37,7 +37,7 @@ def report_leftovers(docker: DockerRoot) -> None:
             problems.add(layer.origin, f"{what}; {_left_of_layer(driver, layer)}")
         for layer in layers.unfinished:
             problems.add(layer.origin, f"a pull or build was interrupted; {_left_of_layer(driver, layer)}")
-        for mount in layers.mounts.values():
+        for mount in layers.mounts.values() if docker.root.at("containers") in docker.reader.tree else ():
             if not {mount.container_id, mount.mount_id} & known:
                 left = _count(driver, mount.mount_id)
                 what = f"writable layer {mount.container_id} has no container: it was removed"

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
 
 from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.engines.docker.version import Engine
 from forensics_lib.engines.volume import Volume
 from forensics_lib.errors import ForensicsError, UnsupportedFormat
 from forensics_lib.formats.jsondoc import JsonObject, parse_object
-from forensics_lib.model import Origin
+from forensics_lib.model import Origin, utc_from_ns
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.subtree import Subtree
@@ -110,8 +109,8 @@ def _volume(
             "Options": document.get("Options"),
             "Scope": "local",
         }
-        if created_ns is not None:
-            moment = datetime.fromtimestamp(created_ns // 10**9, UTC)
+        moment = utc_from_ns(created_ns)
+        if moment is not None:
             answer["CreatedAt"] = moment.strftime("%Y-%m-%dT%H:%M:%SZ")
         return answer
 

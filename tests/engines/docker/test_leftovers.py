@@ -112,6 +112,12 @@ def test_a_writable_layer_whose_container_is_gone(tmp_path: Path) -> None:
     assert problem.message.endswith(f"its directory {hexid('mount gone')} still holds 1 files of 6 bytes")
 
 
+def test_a_copy_without_the_containers_says_nothing_of_them(tmp_path: Path) -> None:
+    root, _ = host()
+    root.entries = {path: made for path, made in root.entries.items() if "/docker/containers/" not in path}
+    assert messages(root, tmp_path) == []
+
+
 def test_a_sound_root_has_none(tmp_path: Path) -> None:
     root, _ = host()
     root.put("image/overlay2/layerdb/tmp", folder())
