@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from forensics_lib.engines.docker.archive import split_entries
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
-from forensics_lib.engines.docker.verify import split_entries
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
 from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.formats.tar_split import Segment

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from forensics_lib.engines.docker.archive import layer_archive, split_entries
 from forensics_lib.engines.docker.containers import ContainerRecord
 from forensics_lib.engines.docker.departures import departures
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
-from forensics_lib.engines.docker.verify import layer_archive, split_entries
 from forensics_lib.engines.save import ImageLayer, Saving
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.jsondoc import JsonObject

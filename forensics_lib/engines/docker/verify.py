@@ -5,19 +5,19 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from forensics_lib.engines.docker.archive import file_of, layer_archive, split_entries
+from forensics_lib.engines.docker.departures import departures
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.engines.docker.sizes import layer_size
-from forensics_lib.errors import ForensicsError, PathNotFound
-from forensics_lib.formats.tar_split import Segment, SplitFile, crc64, decode
+from forensics_lib.errors import ForensicsError
+from forensics_lib.formats.tar_split import SplitFile, crc64
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.model import Check
-from forensics_lib.sources.decompress import Limits, decompress, sniff
-from forensics_lib.trees.archive import clean_path
-from forensics_lib.trees.base import Node, NodeKind, Tree, join
+from forensics_lib.sources.decompress import Limits
 
-__all__ = ["layer_archive", "verify_root"]
+__all__ = ["verify_root"]
 
 
 def verify_root(docker: DockerRoot, limits: Limits) -> Iterator[Check]:
@@ -65,50 +65,9 @@ def _check_layer(docker: DockerRoot, driver: GraphDriver, record: LayerRecord, l
     yield Check(f"{subject} archive", record.diff_id, actual, actual == record.diff_id, record.origin)
     if actual != record.diff_id:
         changed += _changed_files(docker, driver, record, limits)
+    changed += _departures(docker, driver, record, limits)
     for what in changed:
         yield Check(f"{subject} file", "as in the archive", what, False, record.origin)
-
-
-def layer_archive(
-    docker: DockerRoot, driver: GraphDriver, record: LayerRecord, limits: Limits
-) -> Iterator[tuple[bytes | None, SplitFile | None, Node | None]]:
-    """The archive of a layer, piece by piece, from its tar-split record and the driver's files.
-
-    Yields:
-        (bytes, None, None) for a piece of the archive; before the content of a file (None, its entry, its node), where
-        the node is None when the file is missing: its content is then left out.
-
-    Raises:
-        PathNotFound: the layer has no tar-split record, or no directory.
-        ForensicsError: something cannot be read.
-    """
-    tree = driver.alone(record.cache_id)
-    for entry in split_entries(docker, record, limits):
-        if isinstance(entry, Segment):
-            yield entry.data, None, None
-        elif entry.size:
-            node = _file(tree, entry)
-            yield None, entry, node
-            if node is not None:
-                left = entry.size
-                for block in node.source().blocks(0, entry.size):
-                    yield block[:left], None, None
-                    left -= len(block)
-
-
-def split_entries(docker: DockerRoot, record: LayerRecord, limits: Limits) -> Iterator[Segment | SplitFile]:
-    """The entries of a layer's tar-split record.
-
-    Raises:
-        PathNotFound: there is none.
-        ForensicsError: it cannot be read.
-    """
-    node = docker.reader.find(join(record.path, "tar-split.json.gz"))
-    if node is None:
-        raise PathNotFound(f"layer {record.chain_id} has no tar-split record")
-    source = node.source()
-    origin = node.origin.to(node.path.lstrip("/"))
-    yield from decode(decompress(source.blocks(), sniff(source.read_at(0, 16)), origin, limits), origin)
 
 
 def _changed_files(docker: DockerRoot, driver: GraphDriver, record: LayerRecord, limits: Limits) -> Iterator[str]:
@@ -116,12 +75,16 @@ def _changed_files(docker: DockerRoot, driver: GraphDriver, record: LayerRecord,
     tree = driver.alone(record.cache_id)
     for entry in split_entries(docker, record, limits):
         if isinstance(entry, SplitFile) and entry.size and entry.crc is not None:
-            node = _file(tree, entry)
+            node = file_of(tree, entry)
             if node is not None and node.size == entry.size and crc64(node.source().blocks()) != entry.crc:
                 yield f"{node.path} has another content"
 
 
-def _file(tree: Tree, entry: SplitFile) -> Node | None:
-    path = clean_path(entry.name.decode("utf-8", "surrogateescape"))[0]
-    node = tree._lookup(path)
-    return node if node is not None and node.kind is NodeKind.FILE else None
+def _departures(docker: DockerRoot, driver: GraphDriver, record: LayerRecord, limits: Limits) -> Iterator[str]:
+    """What the digest of the archive does not show, for its headers come from the record: files put in beside it."""
+    try:
+        for departure in departures(docker, driver, record, limits):
+            what = "is not in the archive" if "added" in departure.what else f"has another {', '.join(departure.what)}"
+            yield f"{departure.node.path} {what}"
+    except ForensicsError:
+        return  # missing files and other sizes, which are told already

@@ -85,10 +85,10 @@ def test_a_missing_file_is_named(made: bytes | None, tmp_path: Path) -> None:
     assert not any("srv/b" in what for _, what in found)
 
 
-def test_a_file_that_was_put_into_a_layer_changes_its_size(tmp_path: Path) -> None:
+def test_a_file_that_was_put_into_a_layer_is_named(tmp_path: Path) -> None:
     root, top = host()
     root.entries[f"{root.layer_dir(top)}/srv/implant"] = b"evil"
-    assert failed(root, tmp_path) == [("size", "10")]
+    assert failed(root, tmp_path) == [("size", "10"), ("file", "/srv/implant is not in the archive")]
 
 
 def test_a_changed_configuration(tmp_path: Path) -> None:
