@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from forensics_lib.engines.host import HostFact
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
+    from forensics_lib.recovery.remnant import Remnant
 
 __all__ = ["Evidence", "open_evidence", "tar_entries"]
 
@@ -265,6 +266,39 @@ class Evidence:
         from forensics_lib.engines.docker.ownership import Owner
 
         return Table(Owner, find_owners(self._dockers, path_or_id), name="owners")
+
+    def remnants(self) -> Table[Remnant]:
+        """Everything deleted or orphaned that can be found, with how sure it is; found once, then kept.
+
+        In any copy: directories, layers and records without an owner, half-removed containers, and what databases no
+        longer reach. On a disk also deleted files and what free space holds, which reads all of it. Docker only.
+        """
+        from forensics_lib.recovery.remnant import Remnant
+
+        return Table(Remnant, lambda: iter(self._remnants), name="remnants")
+
+    @property
+    def deleted_containers(self) -> Table[Container]:
+        """Removed containers, put together again from the remnants, the newest first.
+
+        They answer as those that are there do, as far as anything was recovered; their `state_note` says from what.
+        """
+        from forensics_lib.engines.container import Container
+        from forensics_lib.recovery.assemble import deleted_containers
+
+        def rows() -> Iterator[Container]:
+            yield from deleted_containers(self._remnants, self._dockers, self._problems, self._outlet)
+
+        return Table(Container, rows, name="deleted containers")
+
+    @cached_property
+    def _remnants(self) -> list[Remnant]:
+        from forensics_lib.recovery.find import find_remnants
+
+        disks = [one.tree for one in self._opened.filesystems] if self._opened.disk is not None else []
+        found = list(find_remnants(disks, self._dockers, self._problems, self._progress))
+        self._finish("recover", remnants=len(found))
+        return found
 
     def hashes(
         self,

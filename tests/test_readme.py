@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,9 @@ def test_the_questions_can_be_asked_as_they_stand(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     code = blocks("python")[0]
     assert len(re.findall(r"^# \d+\. ", code, re.MULTILINE)) == 12
-    exec(compile(code, "README.md", "exec"), {})
+    namespace: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    namespace["ev"].close()
     assert (tmp_path / "out/etc/os-release").exists()
     assert (tmp_path / "keep.tar").stat().st_size > 10_000
 

@@ -16,39 +16,48 @@ __all__ = ["agreed"]
 def agreed(described: Iterable[Remnant], carved: Iterable[Remnant], problems: ProblemLog) -> Iterator[Remnant]:
     """Remnants that a file system or database described, then carved ones that none of them equals.
 
-    A described remnant whose bytes were carved as well names both methods. Of carved ones with equal bytes the first is
-    given, the detail tells how many there are. Incomplete remnants are given as they are.
+    A described remnant whose bytes were carved as well names both methods. Of carved ones with equal bytes the last is
+    given, the detail tells how many there are; equal settings of different containers stay apart. Incomplete remnants
+    are given as they are.
 
     Args:
         described: remnants with what is known of them.
         carved: remnants that were found by their form.
         problems: gets content that cannot be read.
     """
-    groups: dict[tuple[int, bytes], list[Remnant]] = {}
+    groups: dict[tuple[int, bytes], dict[str, list[Remnant]]] = {}
     torn = []
     for remnant in carved:
         digest = _digest(remnant, problems) if remnant.complete else None
         if digest is None:
             torn.append(remnant)
         else:
-            groups.setdefault((remnant.size or 0, digest), []).append(remnant)
+            of_container = groups.setdefault((remnant.size or 0, digest), {})
+            of_container.setdefault(remnant.container_id, []).append(remnant)
     sizes = {size for size, _ in groups}
-    seen: set[tuple[int, bytes]] = set()
+    seen: set[tuple[tuple[int, bytes], str]] = set()
     for remnant in described:
         if remnant.complete and remnant.size in sizes and (digest := _digest(remnant, problems)) is not None:
             key = (remnant.size or 0, digest)
-            if key in groups:
-                seen.add(key)
-                remnant = _joined(remnant, groups[key][0])
+            owners = groups.get(key, {})
+            owner = remnant.container_id if remnant.container_id in owners else next(iter(owners), "")
+            if owner in owners and (owner == remnant.container_id or not (owner and remnant.container_id)):
+                seen.add((key, owner))
+                remnant = _joined(remnant, owners[owner][0])
         yield remnant
-    for key, group in groups.items():
-        if key not in seen:
-            first, times = group[0], [one.modified_ns for one in group if one.modified_ns is not None]
-            if len(group) > 1:
-                detail = f"{first.detail}; {len(group)} equal copies"
-                first = replace(first, detail=detail, modified_ns=max(times, default=None))
-            yield first
+    for key, owners in groups.items():
+        for owner, group in owners.items():
+            if (key, owner) not in seen:
+                yield _one_of(group)
     yield from torn
+
+
+def _one_of(group: list[Remnant]) -> Remnant:
+    """The last of several equal ones, with the newest time that any of them tells."""
+    if len(group) == 1:
+        return group[0]
+    newest = max((one.modified_ns for one in group if one.modified_ns is not None), default=None)
+    return replace(group[-1], detail=f"{group[-1].detail}; {len(group)} equal copies".lstrip("; "), modified_ns=newest)
 
 
 def _joined(remnant: Remnant, carved: Remnant) -> Remnant:

@@ -38,6 +38,7 @@ _ADJACENT = 16 << 10
 _MAX_CONTAINERS = 100_000
 _MAX_GENERATIONS = 200
 _MAX_LAYERS = 512
+_COMMON = ("bridge", "host", "none")
 _OF_LAYER = ("link", "lower")
 _NOTHING: dict[str, JsonValue] = {}
 
@@ -326,7 +327,7 @@ def _host(config: _Generation | None, hosts: Sequence[_Generation]) -> _Generati
 
 
 def _fitting(config: JsonObject, hosts: Iterable[_Generation]) -> list[_Generation]:
-    """Settings that name no container, if they fit the record of one and all that fit are equal."""
+    """Settings that name no container, if they fit a record by more than defaults, and all that fit are equal."""
     settings, points = config.object("NetworkSettings"), config.object("MountPoints")
     networks = set(settings.object("Networks").raw)
     if not networks:
@@ -335,7 +336,8 @@ def _fitting(config: JsonObject, hosts: Iterable[_Generation]) -> list[_Generati
     for one in hosts:
         mode = one.document.text("NetworkMode").replace("default", "bridge")
         places = {bind.split(":")[1] for bind in one.document.texts("Binds") if ":" in bind}
-        if mode in networks and places <= set(points.raw) and not _contradicts(config, one.document):
+        telling = bool(places) or mode not in _COMMON
+        if telling and mode in networks and places == set(points.raw) and not _contradicts(config, one.document):
             fits.append(one)
     return fits if all(one.document.raw == fits[0].document.raw for one in fits) else []
 
@@ -352,6 +354,8 @@ def _note(sighting: _Sighting, configs: Sequence[_Generation], host: _Generation
     if sighting.specification is not None and not configs:
         history = "only its runtime specification was recovered"
     missing = "" if host is not None else "; its settings towards the host were not"
+    if host is not None and not sighting.hosts:
+        missing = "; that the settings towards the host are its own is told by what they fit only"
     newest = configs[-1].remnant if configs else None
     how = f"{newest.confidence} by {newest.method}" if newest is not None else ", ".join(sighting.methods)
     return f"it was removed; {history}{missing} (identity: {how})"

@@ -185,8 +185,8 @@ class _Chains:
                 if remnant.size == _DIGEST_SIZE and remnant.complete:
                     self._digests[remnant.read().decode("ascii", "replace")] = None
                 elif remnant.kind == "image":  # of a torn config the list may be left, which proves itself
-                    for match in _LIST.finditer(remnant.read()):
-                        diff_ids = [text.decode() for text in _DIGEST.findall(match[0])]
+                    for listed in _LIST.finditer(remnant.read()):
+                        diff_ids = [text.decode() for text in _DIGEST.findall(listed[0])]
                         self._listed |= dict(zip(diff_ids, chain_ids(diff_ids), strict=True))
             except ForensicsError:
                 continue

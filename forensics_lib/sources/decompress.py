@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -334,6 +335,7 @@ class SpoolSource(Source):
         self._lock = threading.RLock()
         self._blocks: Iterator[bytes] | None = None
         self._spool: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._release: Callable[[], object] | None = None
         self._done = False
         self._length = 0
 
@@ -394,6 +396,8 @@ class SpoolSource(Source):
             import tempfile
 
             self._spool = tempfile.SpooledTemporaryFile(max_size=self._IN_MEMORY)  # noqa: SIM115 - lives with the source
+            # no __del__: of garbage that refers to itself the file might go first, with a ResourceWarning
+            self._release = weakref.finalize(self, self._spool.close)
         self._spool.seek(0, os.SEEK_END)
         try:
             for block in self._blocks:
@@ -417,17 +421,12 @@ class SpoolSource(Source):
     def close(self) -> None:
         """Give the spool back; a later read decompresses again."""
         with self._lock:
-            if self._spool is not None:
-                self._spool.close()
-            self._spool = None
-            self._blocks = None
+            if self._release is not None:
+                self._release()
+            self._release = self._spool = self._blocks = None
             self._done = False
             self._length = 0
             self.error = None
-
-    def __del__(self) -> None:
-        """Give back a spool that nobody closed."""
-        self.close()
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle without the spool."""

@@ -25,3 +25,11 @@ def test_two_methods_and_equal_copies() -> None:
     assert rows[2].detail.endswith("3 equal copies")
     assert rows[2].modified_ns == 3
     assert not rows[3].complete
+
+
+def test_equal_settings_of_different_containers_stay_apart() -> None:
+    rows = [remnant(b"same", method="carving", container_id=owner) for owner in ("a", "b", "a")]
+    assert [row.container_id for row in agreed([], rows, ProblemLog())] == ["a", "b"]
+    named = [remnant(b"same", "b/hostconfig.json", container_id="b")]
+    found = list(agreed(named, rows, ProblemLog()))
+    assert [(row.container_id, row.method) for row in found] == [("b", "test + carving"), ("a", "carving")]

@@ -88,7 +88,11 @@ def test_settings_without_a_name_that_fit_one_record() -> None:
     fitting, other = encoded(host_config(Binds=["/srv:/data"])), encoded(host_config(Binds=["/srv:/other"]))
     container = one(carved(encoded(bound), bytes(BLOCK), fitting, bytes(BLOCK), other))
     assert container.inspect()["HostConfig"] == host_config(Binds=["/srv:/data"])
-    ambiguous = one(carved(encoded(bound), bytes(BLOCK), fitting, encoded(host_config())))
+    assert "by what they fit only" in container.state_note
+    usual = one(carved(CREATED, bytes(BLOCK), encoded(host_config())))
+    assert usual.inspect()["HostConfig"] == {}
+    more = encoded(host_config(Binds=["/srv:/data"], Privileged=True))
+    ambiguous = one(carved(encoded(bound), bytes(BLOCK), fitting, bytes(BLOCK), more))
     assert ambiguous.inspect()["HostConfig"] == {}
     assert "its settings towards the host were not" in ambiguous.state_note
 

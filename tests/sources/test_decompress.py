@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import gc
 import gzip
 import io
 import lzma
@@ -448,6 +449,18 @@ def _raiser(error: BaseException) -> Callable[[bytes], int]:
         raise error
 
     return write
+
+
+def test_a_spool_that_nobody_closed_is_given_back() -> None:
+    """Also as a part of garbage that refers to itself, where the order of the clearing is anybody's guess."""
+    source = spool(gzip.compress(bytes(3 << 20)))
+    source.read_at(0, 2 << 20)
+    file = source._spool
+    assert file is not None
+    source.itself = source  # type: ignore[attr-defined]
+    del source
+    gc.collect()
+    assert file.closed
 
 
 def test_threads_share_a_spool() -> None:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -385,40 +386,37 @@ def can_mount() -> str:
     return ""
 
 
-@pytest.fixture
-def mounted(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[tuple[Path, Path]]:
-    """An image and where it is mounted; the parameter is the options of mkfs."""
-    image, mount = tmp_path / "disk.img", tmp_path / "mnt"
-    mount.mkdir()
-    with image.open("wb") as file:
-        file.truncate(200 << 20)
-    subprocess.run(["mkfs.btrfs", "-q", *request.param, image], check=True, capture_output=True)
-    done = subprocess.run(["mount", "-o", "loop,noatime,compress=lzo", image, mount], capture_output=True, check=False)
+@contextmanager
+def mounted(image: Path, options: str) -> Iterator[Path]:
+    """Where an image is mounted meanwhile."""
+    mount = image.parent / "mnt"
+    mount.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-o", f"loop,noatime,{options}", image, mount], capture_output=True, check=False)
     if done.returncode:
         pytest.skip(f"mounting failed: {done.stderr!r}")
     try:
-        yield image, mount
+        yield mount
     finally:
         subprocess.run(["umount", mount], check=True)
 
 
 @pytest.mark.skipif(bool(can_mount()), reason=can_mount() or "it can")
-@pytest.mark.parametrize(
-    "mounted",
-    [["-n", "4096", "-O", "^no-holes"], ["-n", "65536", "--csum", "sha256"], ["-M", "--csum", "xxhash"]],
-    indirect=True,
-    ids=lambda options: " ".join(options),
-)
-def test_the_running_kernel_agrees(mounted: tuple[Path, Path]) -> None:
-    image, mount = mounted
-    names(mount)
-    contents(mount, random.Random(2))
-    (mount / "many").mkdir()
-    for number in range(700):
-        (mount / f"many/{number}").write_bytes(b"%d" % number * (number % 900))
-    subprocess.run(["mount", "-o", "remount,ro", mount], check=True)
+@pytest.mark.parametrize("options", [["-n", "4096", "-O", "^no-holes"], ["-M", "--csum", "xxhash"]], ids=" ".join)
+def test_the_running_kernel_agrees(tmp_path: Path, options: list[str]) -> None:
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(200 << 20)
+    subprocess.run(["mkfs.btrfs", "-q", *options, image], check=True, capture_output=True)
+    with mounted(image, "nodiscard,compress=lzo") as mount:
+        names(mount)
+        contents(mount, random.Random(2))
+        (mount / "many").mkdir()
+        for number in range(700):
+            (mount / f"many/{number}").write_bytes(b"%d" % number * (number % 900))
+    with mounted(image, "ro") as mount:  # no change to read-only while it is mounted: some kernels never return from it
+        wanted = listing(mount)
     source: Source = FileSource(image)
-    assert differences(BtrfsTree(source, ProblemLog(strict=True)), listing(mount)) == []
+    assert differences(BtrfsTree(source, ProblemLog(strict=True)), wanted) == []
 
 
 @pytest.mark.skipif(not shutil.which("mkfs.btrfs"), reason="needs btrfs-progs")

@@ -1,0 +1,49 @@
+"""Every method of recovery over everything that the evidence has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from forensics_lib.engines.docker.engine import DockerRoot
+from forensics_lib.errors import ForensicsError
+from forensics_lib.model import ProblemLog, Progress
+from forensics_lib.recovery.agree import agreed
+from forensics_lib.recovery.carve import carve
+from forensics_lib.recovery.databases import database_remnants
+from forensics_lib.recovery.ext4 import undelete
+from forensics_lib.recovery.free import free_ranges
+from forensics_lib.recovery.layers import named_by_layers
+from forensics_lib.recovery.orphans import orphans
+from forensics_lib.recovery.remnant import Remnant
+from forensics_lib.trees.base import Tree
+from forensics_lib.trees.ext import ExtTree
+
+__all__ = ["find_remnants"]
+
+
+def find_remnants(
+    disks: Sequence[Tree], dockers: Sequence[DockerRoot], problems: ProblemLog, progress: Progress | None = None
+) -> Iterator[Remnant]:
+    """What was deleted or lost its owner: of the data roots and their databases, then of each file system of a disk.
+
+    Args:
+        disks: file systems whose blocks are there; deleted files of all but ext are not looked for, which is a problem.
+        dockers: the data roots.
+        problems: gets what could not be read or searched.
+        progress: called with bytes done and in total of one file system's journal and free space after another's.
+    """
+    for docker in dockers:
+        yield from orphans(docker)
+        yield from database_remnants(docker)
+    images = {image.id for docker in dockers for image in docker.images}
+    for tree in disks:
+        if not isinstance(tree, ExtTree):
+            problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
+            continue
+        try:
+            free = free_ranges(tree)
+            size = tree.geometry.block_size
+            carved = carve(tree._source, free, problems, progress, block=size, known=images)
+            yield from named_by_layers(list(agreed(undelete(tree, problems, progress), carved, problems)), problems)
+        except ForensicsError as error:
+            problems.add(tree.origin, error)
