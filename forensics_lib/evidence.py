@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from forensics_lib.engines.host import HostFact
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
+    from forensics_lib.recovery.find import Found
     from forensics_lib.recovery.remnant import Remnant
 
 __all__ = ["Evidence", "open_evidence", "tar_entries"]
@@ -275,7 +276,7 @@ class Evidence:
         """
         from forensics_lib.recovery.remnant import Remnant
 
-        return Table(Remnant, lambda: iter(self._remnants), name="remnants")
+        return Table(Remnant, lambda: iter(self._found.remnants), name="remnants")
 
     @property
     def deleted_containers(self) -> Table[Container]:
@@ -287,17 +288,17 @@ class Evidence:
         from forensics_lib.recovery.assemble import deleted_containers
 
         def rows() -> Iterator[Container]:
-            yield from deleted_containers(self._remnants, self._dockers, self._problems, self._outlet)
+            yield from deleted_containers(self._found.sightings, self._dockers, self._problems, self._outlet)
 
         return Table(Container, rows, name="deleted containers")
 
     @cached_property
-    def _remnants(self) -> list[Remnant]:
+    def _found(self) -> Found:
         from forensics_lib.recovery.find import find_remnants
 
         disks = [one.tree for one in self._opened.filesystems] if self._opened.disk is not None else []
-        found = list(find_remnants(disks, self._dockers, self._problems, self._progress))
-        self._finish("recover", remnants=len(found))
+        found = find_remnants(disks, self._dockers, self._problems, self._progress)
+        self._finish("recover", remnants=len(found.remnants))
         return found
 
     def hashes(

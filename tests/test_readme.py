@@ -23,6 +23,7 @@ def test_the_questions_can_be_asked_as_they_stand(tmp_path: Path, monkeypatch: p
     namespace: dict[str, Any] = {}
     exec(compile(code, "README.md", "exec"), namespace)
     namespace["ev"].close()
+    namespace["docker"].close()
     assert (tmp_path / "out/etc/os-release").exists()
     assert (tmp_path / "keep.tar").stat().st_size > 10_000
 

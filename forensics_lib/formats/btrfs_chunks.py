@@ -9,6 +9,7 @@ import bisect
 import struct
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.model import Origin
@@ -39,8 +40,7 @@ class Stripe:
     device_uuid: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A run of bytes on one device.
 
     Attributes:

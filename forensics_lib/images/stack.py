@@ -234,8 +234,8 @@ def _visible(versions: list[FileVersion], final: Node | None) -> FileVersion | N
     """The version at the top of all layers; of a directory that a later layer only implies anew, the last one."""
     if final is None:
         return None
-    alike = [version for version in versions if version.node is not None and version.node.kind is final.kind]
-    return next((version for version in alike if version.origin == final.origin), alike[-1] if alike else None)
+    alike = [v for v in reversed(versions) if v.node is not None and v.node.kind is final.kind]
+    return next((version for version in alike if version.origin == final.origin), alike[0] if alike else None)
 
 
 def _deletion(blob: LayerBlob, path: str) -> tuple[str, Origin]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import ForensicsError
@@ -18,12 +19,24 @@ from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.ext import ExtTree
 
-__all__ = ["find_remnants"]
+__all__ = ["Found", "find_remnants"]
+
+
+class Found(NamedTuple):
+    """What was found.
+
+    Attributes:
+        remnants: each thing once, with every method that found it.
+        sightings: the same before equal ones were joined, which keeps what lay beside what.
+    """
+
+    remnants: list[Remnant]
+    sightings: list[Remnant]
 
 
 def find_remnants(
     disks: Sequence[Tree], dockers: Sequence[DockerRoot], problems: ProblemLog, progress: Progress | None = None
-) -> Iterator[Remnant]:
+) -> Found:
     """What was deleted or lost its owner: of the data roots and their databases, then of each file system of a disk.
 
     Args:
@@ -32,18 +45,20 @@ def find_remnants(
         problems: gets what could not be read or searched.
         progress: called with bytes done and in total of one file system's journal and free space after another's.
     """
-    for docker in dockers:
-        yield from orphans(docker)
-        yield from database_remnants(docker)
-    images = {image.id for docker in dockers for image in docker.images}
+    sightings = [remnant for docker in dockers for remnant in (*orphans(docker), *database_remnants(docker))]
+    rows = list(sightings)
+    digests = {image.id for docker in dockers for image in docker.images}
     for tree in disks:
         if not isinstance(tree, ExtTree):
             problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
             continue
         try:
-            free = free_ranges(tree)
-            size = tree.geometry.block_size
-            carved = carve(tree._source, free, problems, progress, block=size, known=images)
-            yield from named_by_layers(list(agreed(undelete(tree, problems, progress), carved, problems)), problems)
+            described = list(undelete(tree, problems, progress))
+            block = tree.geometry.block_size
+            carved = list(carve(tree._source, free_ranges(tree), problems, progress, block=block, known=digests))
         except ForensicsError as error:
             problems.add(tree.origin, error)
+            continue
+        sightings += [*described, *carved]
+        rows += named_by_layers(list(agreed(described, carved, problems)), problems)
+    return Found(rows, sightings)

@@ -356,6 +356,7 @@ class SpoolSource(Source):
 
         Raises:
             DamagedData: the range lies behind the place where the compressed stream is damaged.
+            OSError: the disk for temporary files is full; a later read begins anew.
         """
         if offset < 0:
             raise DamagedData(f"position {offset} lies before the start", origin=self.origin, offset=offset)

@@ -280,6 +280,18 @@ def test_versions_of_a_directory_that_a_later_layer_implies_anew() -> None:
     assert [(version.layer, version.kind, version.visible) for version in stack.versions("/d")] == [(0, "A", True)]
 
 
+def test_versions_of_an_image_that_lists_a_layer_twice() -> None:
+    stack = stack_of([TarMaker().file("a", b"1"), TarMaker().file("a", b"2")])
+    stack = LayerStack([*stack.blobs, stack.blobs[0]], Origin("image"), ProblemLog(strict=True))
+    versions = list(stack.versions("/a"))
+    assert [(version.layer, version.read(), version.visible) for version in versions] == [
+        (0, b"1", False),
+        (1, b"2", False),
+        (2, b"1", True),
+    ]
+    assert [(row.path, row.layer, row.hidden_by) for row in stack.hidden()] == [("/a", 1, 2)]
+
+
 def test_versions_of_a_file_that_gives_way_in_its_own_layer() -> None:
     stack = stack_of([TarMaker().file("d/old", b"1"), TarMaker().file("d", b"2").file("d/old", b"3")], ProblemLog())
     versions = list(stack.versions("/d"))
