@@ -84,5 +84,8 @@ def _row(volume: Volume, superblock: Superblock, tree: Tree, mounted_ns: int | N
 
 def _name(volume: Volume) -> str:
     if volume.kind is VolumeKind.DISK:
-        return volume.origin.label
+        file = volume.origin
+        while file.parent is not None:
+            file = file.parent
+        return file.label
     return volume.name if volume.kind is VolumeKind.LVM else f"partition {volume.index}"

@@ -133,6 +133,14 @@ class JournalHistory:
                 return data
         return None
 
+    def between(self, block: int, first: int, last: int) -> bytes | None:
+        """The newest copy of a block that transactions from `first` to `last` wrote; None when the log has none."""
+        for index in reversed(self._by_block.get(block, [])):
+            copy = self.copies[index]
+            if first <= copy.sequence <= last and (data := self.content(copy)) is not None:
+                return data
+        return None
+
     def written_after(self, block: int, count: int, sequence: int) -> Iterator[int]:
         """Those of some blocks that were metadata in a transaction after this one, in order."""
         first = bisect.bisect_left(self._blocks, block)

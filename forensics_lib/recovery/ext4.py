@@ -188,9 +188,8 @@ class _Undelete:
         content: Source | None = None
         grade = Confidence.METADATA_ONLY
         if stat.S_ISLNK(inode.mode) and state is not None:
-            content = self._content(state, find.kept, origin)
-            if _blocks(find.kept) == _blocks(state.runs):
-                grade = Confidence.INTACT
+            content, grade = self._target(find, origin)
+            if content is not None:
                 details[:1] = [f"symbolic link to {content.read_at(0, 4096).decode('utf-8', 'surrogateescape')}"]
         elif stat.S_ISREG(inode.mode):
             content, grade, words = self._judge(find, path, origin)
@@ -225,6 +224,20 @@ class _Undelete:
             modified_ns=inode.mtime_ns,
             content=content,
         )
+
+    def _target(self, find: _Find, origin: Origin) -> tuple[Source | None, Confidence]:
+        """The target of a link; a long one has a block of its own, which the journal holds as well."""
+        state = find.state
+        if state is None or (state.data is None and len(state.runs) != 1):
+            return None, Confidence.METADATA_ONLY
+        if state.data is not None:
+            return BytesSource(state.data, origin), Confidence.INTACT
+        data = self._history.between(state.runs[0].block, find.life.first, state.last)
+        if data is not None:
+            return BytesSource(data[: state.inode.size], origin), Confidence.VERIFIED
+        if find.kept == state.runs:
+            return self._content(state, find.kept, origin), Confidence.INTACT
+        return None, Confidence.METADATA_ONLY
 
     def _judge(self, find: _Find, path: str, origin: Origin) -> tuple[Source | None, Confidence, list[str]]:
         """The content of a file, how sure it is, and what has to be said about it."""

@@ -108,7 +108,7 @@ def test_a_disk_opens_as_evidence(tmp_path: Path) -> None:
     with fl.open(path) as ev:
         assert ev.kind is fl.EvidenceKind.DISK_IMAGE
         (filesystem,) = ev.filesystems
-        assert (filesystem.type, filesystem.size) == ("ext", 16 << 20)
+        assert (filesystem.type, filesystem.size) == ("ext4", 16 << 20)
         assert filesystem.tree.read("/etc/hostname") == b"seized\n"
         hashes = {row.path: row.sha256 for row in ev.hashes(kinds={"file"})}
         wanted = {place: row["sha256"] for place, row in truth("ext4").items() if "sha256" in row}
