@@ -109,21 +109,29 @@ class BlockGroups:
         """(first block, number of blocks) of those of some blocks that are unallocated, in order."""
         end = min(block + count, self.block_count)
         block = max(block, self._first_block)
-        start: int | None = None
         while block < end:
             group, index = divmod(block - self._first_block, self._per_group)
             here = min(end - block, self._per_group - index)
-            bits = self._bits(group)
-            for at in range(index, index + here):
-                if bits >> (at >> self._cluster_log) & 1:
-                    if start is not None:
-                        yield start, block + at - index - start
-                    start = None
-                elif start is None:
-                    start = block + at - index
+            for start, stop in self._clear(group, index, index + here):
+                yield block + start - index, stop - start
             block += here
-        if start is not None:
-            yield start, end - start
+
+    def _clear(self, group: int, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The unallocated parts of a range of blocks of a group."""
+        log = self._cluster_log
+        first, last = start >> log, (end - 1 >> log) + 1
+        width = last - first
+        bits = self._bits(group) >> first & (1 << width) - 1
+        if not bits:
+            yield start, end
+            return
+        text = format(bits, f"0{width}b")[::-1]
+        position = text.find("0")
+        while position >= 0:
+            stop = text.find("1", position)
+            stop = width if stop < 0 else stop
+            yield max(first + position << log, start), min(first + stop << log, end)
+            position = text.find("0", stop)
 
     def _bitmap(self, group: int) -> int:
         """Allocation of a group as bits; all set when it cannot be read, so that nothing in it counts as free."""

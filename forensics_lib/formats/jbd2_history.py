@@ -178,7 +178,7 @@ class JournalHistory:
         taken: dict[int, int] = {} if self._checked else dict(headers)
         for sequence, at in sorted(descriptors, reverse=True):
             self._describe(at, sequence, taken)
-        self.copies.sort(key=lambda copy: (copy.sequence, copy.at))
+        self.copies.sort(key=lambda copy: copy.sequence)
 
     def _describe(self, position: int, sequence: int, taken: dict[int, int]) -> None:
         """Collect what one descriptor describes; `taken` are blocks of the log that later transactions wrote."""

@@ -58,14 +58,16 @@ def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = No
         progress: called with bytes done and in total: of the journal, then of the free space if names are missing.
     """
     source = tree._source
+    groups = BlockGroups(source)
     try:
         history = JournalHistory(_log(tree), progress)
+        if history.block_size not in (0, groups.block_size):
+            raise DamagedData("the journal has blocks of another size", origin=tree.origin)
     except DamagedData as error:
         problems.add(tree.origin.to("journal"), error)
         history = JournalHistory(None)
     if history.fast_commits:
         problems.add(tree.origin.to("journal"), "the journal has an area for fast commits, which is not read")
-    groups = BlockGroups(source)
     lives = Lives(source, history, groups, problems)
     names = Names(source, tree.geometry, history, groups, lives)
     yield from _Undelete(tree, source, history, groups, names).run(lives, progress)
@@ -200,7 +202,7 @@ class _Undelete:
             details.append("earlier content of a file that still exists")
         elif state is not None and not find.is_last:
             details.append("content before the file was truncated or replaced")
-        elif state is not None and state.last == NOW and find.kept == state.runs and state.runs:
+        elif state is not None and state.last == NOW and self._is_open(life, state) and state.runs:
             details.append("deleted, but still open when the disk was copied")
         if names and names[0].method != "journal":
             details.append("name from remains of a directory")
@@ -235,7 +237,7 @@ class _Undelete:
         data = self._history.between(state.runs[0].block, find.life.first, state.last)
         if data is not None:
             return BytesSource(data[: state.inode.size], origin), Confidence.VERIFIED
-        if find.kept == state.runs:
+        if _blocks(find.kept) == _blocks(state.runs):
             return self._content(state, find.kept, origin), Confidence.INTACT
         return None, Confidence.METADATA_ONLY
 

@@ -25,6 +25,7 @@ NOW = 1 << 62
 """The disk as it is, later than every transaction."""
 _ROOT, _FIRST_ORDINARY = 2, 11
 _MAX_VERSIONS = 1 << 21
+_MAX_RUNS = 1 << 22
 _TABLE_STEP = 256
 _COMPARED = 8
 _STOOD_NS = 5 * 10**9
@@ -116,6 +117,7 @@ class Lives:
         self._history = history
         self._groups = groups
         self._problems = problems
+        self._runs_left = _MAX_RUNS
         self._lives: dict[int, list[Life]] = {}
         self.directories: list[int] = []
         versions: dict[int, list[_Version]] = {}
@@ -174,22 +176,27 @@ class Lives:
     def _collect_present(self, versions: dict[int, list[_Version]]) -> None:
         step = _TABLE_STEP * (self._groups.block_size // self._groups.inode_size)
         known: dict[int, int] = {}
+        left = self._source.size  # tables do not overlap, whatever descriptors say
         for number in versions:
             group = self._groups.group_of(number)
             known[group] = max(known.get(group, 0), number)
         for group, table in enumerate(self._groups.tables):
             count = max(table.used, known.get(group, 0) - table.first + 1)
             for start in range(0, count, step):
-                self._read_table(table, start, min(step, count - start), versions)
+                read = self._read_table(table, start, min(step, count - start), versions)
+                left -= read
+                if not read or left < 0:
+                    break
 
-    def _read_table(self, table: InodeTable, start: int, count: int, versions: dict[int, list[_Version]]) -> None:
+    def _read_table(self, table: InodeTable, start: int, count: int, versions: dict[int, list[_Version]]) -> int:
+        """Read inodes of a table; gives the number of bytes that were there."""
         size = self._groups.inode_size
         offset = table.block * self._groups.block_size + start * size
         try:
             data = self._source.read_at(offset, count * size)
         except DamagedData as error:
             self._problems.add(self._source.origin.to("inode table", offset), error)
-            return
+            return 0
         for position in range(0, len(data) - size + 1, size):
             number = table.first + start + position // size
             mode = data[position] | data[position + 1] << 8
@@ -198,6 +205,7 @@ class Lives:
                 self.directories.append(number)
             if number in versions or (mode and not linked and number >= _FIRST_ORDINARY):
                 _remember(versions, number, NOW, offset + position, data[position : position + size])
+        return len(data)
 
     def _split(self, number: int, versions: list[_Version]) -> list[Life]:
         """The lives in the versions of an inode, oldest first."""
@@ -274,6 +282,10 @@ class Lives:
         kind = stat.S_IFMT(inode.mode)
         if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
             return None
+        if self._runs_left < 0:
+            message = f"files of more than {_MAX_RUNS} pieces; the content of the others is not looked for"
+            self._problems.add(self._source.origin, LimitExceeded(message))
+            return None
         if inode.flags & INLINE_DATA:
             return State(inode, (), version.last, version.at, inode.block[: inode.size])
         if kind == stat.S_IFLNK and is_short_link(inode):
@@ -283,6 +295,7 @@ class Lives:
                 found = runs(inode, read, self._groups.block_size, self._groups.block_count)
             except DamagedData:
                 continue
+            self._runs_left -= len(found)
             return State(inode, found, version.last, version.at) if found else None
         return None
 

@@ -7,13 +7,14 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.ext4 import INLINE_DATA, ExtGeometry, ExtInode
 from forensics_lib.formats.ext4_dir import TAIL, DirEntry, dir_entries, is_dir_block
 from forensics_lib.formats.ext4_groups import BlockGroups
-from forensics_lib.formats.ext4_map import runs
+from forensics_lib.formats.ext4_map import Run, runs
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import Progress
 from forensics_lib.recovery.ext4_lives import NOW, Life, Lives
@@ -200,13 +201,8 @@ class Names:
                 yield inode.block[4:]
                 yield self._geometry.xattrs(inode).get("system.data", b"")
                 return
-            read = 0
-            for run in runs(inode, self._block, size, self._groups.block_count):
-                for block in range(run.block, run.block + run.count):
-                    read += 1
-                    if read > _MAX_DIR_BLOCKS:
-                        return
-                    yield self._block(block)
+            for block in _blocks(runs(inode, self._block, size, self._groups.block_count)):
+                yield self._block(block)
         except DamagedData:
             return
 
@@ -219,8 +215,7 @@ class Names:
         for life in self._lives:
             if life.is_dir:
                 for state in life.states:
-                    blocks = [block for run in state.runs for block in range(run.block, run.block + run.count)]
-                    for block in blocks[:_MAX_DIR_BLOCKS]:
+                    for block in _blocks(state.runs):
                         owners.setdefault(block, []).append((state.last, life.number))
         for known in owners.values():
             known.sort()
@@ -261,8 +256,7 @@ class Names:
         for life in self._lives:
             if not life.is_dir or life.alive or not life.states:
                 continue
-            blocks = [block for run in life.states[0].runs for block in range(run.block, run.block + run.count)]
-            for number in blocks[1:_MAX_DIR_BLOCKS]:
+            for number in islice(_blocks(life.states[0].runs), 1, None):
                 try:
                     data = self._block(number)
                 except DamagedData:
@@ -305,6 +299,11 @@ def _dots(number: int, inode: ExtInode) -> bytes:
 
 
 _DOTDOT = b"\x0c\x00\x02\x02..\0\0"
+
+
+def _blocks(of: tuple[Run, ...]) -> Iterator[int]:
+    """The numbers of the blocks of a directory, as many as the largest real one has."""
+    return islice((block for run in of for block in range(run.block, run.block + run.count)), _MAX_DIR_BLOCKS)
 
 
 def _text(name: bytes) -> str:
