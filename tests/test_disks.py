@@ -79,7 +79,7 @@ def test_nothing_complete_is_only_metadata(disk: fl.Evidence) -> None:
     assert {row.confidence.value for row in rows} == {"verified", "intact", "carved", "metadata-only"}
 
 
-@pytest.mark.parametrize("name, type_", [("ext2.img", "ext4"), ("ext4.img", "ext4"), ("btrfs.img", "btrfs")])
+@pytest.mark.parametrize(("name", "type_"), [("ext2.img", "ext4"), ("ext4.img", "ext4"), ("btrfs.img", "btrfs")])
 def test_file_systems_without_a_partition_table(name: str, type_: str, tmp_path: Path) -> None:
     with fl.open(unpacked(name, tmp_path)) as ev:
         (filesystem,) = ev.filesystems

@@ -435,7 +435,7 @@ def _positions(raw: array[int], base: int) -> array[int]:
     before = 0
     for entry in raw:
         place = entry if overflow else entry & ~_COMPRESSED
-        if not overflow and place < before <= entry:
+        if not overflow and place < before <= entry and before > _COMPRESSED - _MAX_CHUNK:
             overflow, place = True, entry
         index.append((base + place) << 1 | (entry >= _COMPRESSED and not overflow))
         before = place

@@ -212,7 +212,8 @@ def test_paths_longer_than_the_disk_allows_are_moved(out: Path) -> None:
     rows, problems = everything(tree_of(TarMaker("pax").file(f"{long}/a", b"1").file(f"{long}/b", b"2")), out)
     assert problems == []
     assert all(row.to is not None for row in rows.values())
-    assert {row.note for row in rows.values()} == {"", "moved: the disk cannot hold the path"}
+    moved = {"", "moved: the disk cannot hold the path"}
+    assert moved <= {row.note for row in rows.values()} <= moved | {"renamed: the disk cannot hold the name"}
     files = [row.to for row in rows.values() if row.kind is NodeKind.FILE]
     assert len({path.parent for path in files if path is not None}) == 1  # they are still together
 
