@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.ext4_inode import ExtInode, decode_inode
 from forensics_lib.sources.base import Source
 
-__all__ = ["ExtGeometry", "ExtInode", "is_ext"]
+__all__ = ["ExtGeometry", "is_ext"]
 
 _SUPERBLOCK = 1024
 _MAGIC = 0xEF53
@@ -32,64 +32,13 @@ _PREFIXES = {
     7: "system.",
     8: "system.richacl",
 }
-_EPOCH_BITS = 0x3
+_WINDOW = 4096
 _MAX_XATTR_BLOCKS = 64
 
 
 def is_ext(source: Source) -> bool:
     """Whether a source starts with the superblock of this family."""
     return source.read_at(_SUPERBLOCK + 56, 2) == struct.pack("<H", _MAGIC)
-
-
-@dataclass(frozen=True, slots=True)
-class ExtInode:
-    """One inode as it lies on disk.
-
-    Attributes:
-        number: its number.
-        mode: type and permission bits.
-        uid: owner's number.
-        gid: group's number.
-        size: bytes.
-        atime_ns: last access, nanoseconds since 1970.
-        ctime_ns: last change of the inode.
-        mtime_ns: last change of the content.
-        btime_ns: creation; None in inodes of 128 bytes.
-        dtime: seconds since 1970 of the deletion; 0 for inodes in use.
-        nlink: number of names.
-        flags: as Linux defines them.
-        generation: counts reuses of the number.
-        block: the 60 bytes that hold extents, block numbers, a short link or a device.
-        acl_block: block of further extended attributes; 0 for none.
-        tail: bytes behind the fixed fields, which hold extended attributes.
-        offset: where the inode lies in the file system.
-    """
-
-    number: int
-    mode: int
-    uid: int
-    gid: int
-    size: int
-    atime_ns: int
-    ctime_ns: int
-    mtime_ns: int
-    btime_ns: int | None
-    dtime: int
-    nlink: int
-    flags: int
-    generation: int
-    block: bytes
-    acl_block: int
-    tail: bytes
-    offset: int
-
-    @property
-    def rdev(self) -> tuple[int, int]:
-        """Major and minor number of a device: the old 16-bit form, else the new one."""
-        old, new = struct.unpack_from("<II", self.block)
-        if old:
-            return (old >> 8) & 0xFF, old & 0xFF
-        return (new & 0xFFF00) >> 8, (new & 0xFF) | ((new >> 12) & 0xFFF00)
 
 
 class ExtGeometry:
@@ -149,6 +98,7 @@ class ExtGeometry:
         self.last_mounted = data[136:200].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         self.needs_recovery = bool(self.incompat & _RECOVER)
         self._tables: dict[int, int] = {}
+        self._window = (0, b"")
 
     def inode_offset(self, number: int) -> int:
         """Where an inode lies.
@@ -177,43 +127,13 @@ class ExtGeometry:
             DamagedData: there is no such inode, or it cannot be read.
         """
         offset = self.inode_offset(number)
-        data = self._source.read_at(offset, self.inode_size)
+        start, window = self._window
+        if not start <= offset <= start + len(window) - self.inode_size:
+            start, window = self._window = offset, self._source.read_at(offset, _WINDOW)
+        data = window[offset - start : offset - start + self.inode_size]
         if len(data) < self.inode_size:
             raise DamagedData(f"inode {number} lies beyond the end", origin=self._source.origin, offset=offset)
-        mode, uid, size, atime, ctime, mtime, dtime, gid, nlink = struct.unpack_from("<HHIIIIIHH", data)
-        (flags,) = struct.unpack_from("<I", data, 32)
-        generation, acl, size_high = struct.unpack_from("<III", data, 100)
-        acl_high, uid_high, gid_high = struct.unpack_from("<HHH", data, 118)
-        extra = struct.unpack_from("<H", data, 128)[0] if self.inode_size >= 132 else 0
-        extra = extra if extra <= self.inode_size - _GOOD_OLD_SIZE else 0
-
-        def nanoseconds(seconds: int, field: int) -> int:
-            signed = seconds - (1 << 32) if seconds & 0x80000000 else seconds
-            if extra < field + 4 - _GOOD_OLD_SIZE:
-                return signed * 10**9
-            (more,) = struct.unpack_from("<I", data, field)
-            return int((signed + ((more & _EPOCH_BITS) << 32)) * 10**9 + (more >> 2))
-
-        btime = nanoseconds(struct.unpack_from("<I", data, 144)[0], 148) if extra >= 24 else None
-        return ExtInode(
-            number=number,
-            mode=mode,
-            uid=uid | uid_high << 16,
-            gid=gid | gid_high << 16,
-            size=size | (size_high << 32 if mode & 0xF000 in (0x8000, 0x4000) else 0),
-            atime_ns=nanoseconds(atime, 140),
-            ctime_ns=nanoseconds(ctime, 132),
-            mtime_ns=nanoseconds(mtime, 136),
-            btime_ns=btime,
-            dtime=dtime,
-            nlink=nlink,
-            flags=flags,
-            generation=generation,
-            block=data[40:100],
-            acl_block=acl | acl_high << 32,
-            tail=data[_GOOD_OLD_SIZE + extra :] if extra else b"",
-            offset=offset,
-        )
+        return decode_inode(number, data, offset)
 
     def xattrs(self, inode: ExtInode) -> dict[str, bytes]:
         """The extended attributes of an inode, by full name.

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.ext4 import EXTENTS, INLINE_DATA, ExtInode
+from forensics_lib.formats.ext4 import EXTENTS, INLINE_DATA
+from forensics_lib.formats.ext4_inode import ExtInode
 
 __all__ = ["Run", "runs"]
 

@@ -12,11 +12,14 @@ from typing import NamedTuple
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.xfs import XfsGeometry
 
-__all__ = ["ForkFormat", "InodeDecoder", "XfsInode"]
+__all__ = ["ForkFormat", "InodeTable", "XfsInode"]
 
 _FIELDS = ">HHBBHIII4xQQQQQQ4xIHBb6xHI4x"
 _FIELDS_3 = "12xQQ16xQQ16x"  # of version 3 only
+_FIELDS_COUNT_3 = 25
 _MAGIC = 0x494E
+_WINDOW = 32 << 10  # bytes read at a time: the 64 inodes that are made together, at 512 bytes each
+_MAX_WINDOWS = 256
 _REALTIME = 0x1
 _BIGTIME, _LARGE_COUNTS = 0x8, 0x10
 _BIGTIME_EPOCH = (1 << 31) * 10**9
@@ -145,48 +148,68 @@ class XfsInode(NamedTuple):
         return bool(self.flags & _REALTIME)
 
 
-class InodeDecoder:
-    """Decodes the inodes of one file system.
+class InodeTable:
+    """The inodes of a file system, by number. Those that lie together are read together, and kept for a while.
 
     Args:
-        geometry: of the file system, whose version says which inodes it has.
+        geometry: of the file system.
     """
 
     def __init__(self, geometry: XfsGeometry) -> None:
-        """Prepare the layout."""
+        """Prepare; nothing is read yet."""
+        self._geometry = geometry
         self._versions = (3,) if geometry.version == 5 else (1, 2)
         fields = _FIELDS + _FIELDS_3 if geometry.version == 5 else _FIELDS
         self._room = geometry.inode_size - struct.calcsize(fields)
+        self._most_words = (self._room - 1) // 8
         self._unpack = struct.Struct(f"{fields}{self._room}s").unpack_from
+        self._windows: dict[int, bytes] = {}
 
-    def decode(self, data: bytes, at: int, number: int, offset: int) -> XfsInode:
-        """The inode at a position.
-
-        Args:
-            data: bytes around it.
-            at: its position in them.
-            number: its number.
-            offset: where it lies in the file system, which is only remembered.
+    def inode(self, number: int) -> XfsInode:
+        """The inode of a number, in use or not.
 
         Raises:
-            DamagedData: there is no inode, or its forks cannot be where it says.
+            DamagedData: there is none, or it contradicts itself.
         """
+        offset = self._geometry.inode_offset(number)
+        start = offset & -_WINDOW
+        window = self._windows.get(start)
+        if window is None:
+            window = self._read(start)
         try:
-            fields = self._unpack(data, at)
+            fields = self._unpack(window, offset - start)
         except struct.error:
             raise DamagedData(f"inode {number} is not there", offset=offset) from None
-        if len(fields) == 25:
+        if len(fields) == _FIELDS_COUNT_3:
             inode = _new(XfsInode, (*fields, number, offset))
         else:
             inode = _new(XfsInode, (*fields[:-1], 0, 0, 0, number, fields[-1], number, offset))
-        if inode.magic != _MAGIC:
-            raise DamagedData(f"no inode is where inode {number} has to be", offset=offset)
-        if inode.version not in self._versions or 8 * inode.fork_words >= self._room:
-            reason = f"it has version {inode.version} and an attribute fork at {8 * inode.fork_words}"
-            raise DamagedData(f"inode {number} contradicts itself: {reason}", offset=offset)
-        if inode.own_number != number:
-            raise DamagedData(f"inode {inode.own_number} is where inode {number} has to be", offset=offset)
+        if (
+            inode.magic != _MAGIC
+            or inode.own_number != number
+            or inode.fork_words > self._most_words
+            or inode.version not in self._versions
+        ):
+            raise _fault(inode)
         return inode
+
+    def _read(self, start: int) -> bytes:
+        window = self._geometry.source.read_some(start, _WINDOW)
+        if len(self._windows) >= _MAX_WINDOWS:
+            self._windows.clear()
+        self._windows[start] = window
+        return window
+
+
+def _fault(inode: XfsInode) -> DamagedData:
+    place = f"where inode {inode.number} has to be"
+    if inode.magic != _MAGIC:
+        message = f"no inode is {place}"
+    elif inode.own_number != inode.number:
+        message = f"inode {inode.own_number} is {place}"
+    else:
+        message = f"inode {inode.number} is of version {inode.version}, its attributes start at {8 * inode.fork_words}"
+    return DamagedData(message, offset=inode.offset)
 
 
 _new = tuple.__new__

@@ -147,6 +147,14 @@ class Ewf(Source):
             offset += len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def __getstate__(self) -> dict[str, object]:
+        """Pickle without the log, which stays with its process."""
+        return {name: value for name, value in vars(self).items() if name != "problems"}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """In the other process nobody would see a problem, so there a wrong checksum raises."""
+        vars(self).update(state, problems=ProblemLog(strict=True))
+
     def _chunk(self, number: int) -> bytes:
         data = self._cache.get(number)
         if data is None:

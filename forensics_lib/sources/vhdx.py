@@ -61,7 +61,6 @@ class Vhdx(LibyalSource):
         if source.read_at(0, 8) != self.magic:
             raise UnsupportedFormat("no VHDX image: it does not begin with its magic")
         self.source = source
-        self.problems = problems
         self.parent = parent
         pyvhdi = require("pyvhdi", "disk")
         file = SourceFile(replayed(source, problems))
@@ -93,4 +92,8 @@ class Vhdx(LibyalSource):
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by image: another process opens it again."""
-        return (Vhdx, (self.source, self.problems, self.parent, self.origin))
+        return (_reopen, (self.source, self.parent, self.origin))
+
+
+def _reopen(source: Source, parent: Vhdx | None, origin: Origin) -> Vhdx:
+    return Vhdx(source, ProblemLog(), parent, origin)  # its problems were told in the first process

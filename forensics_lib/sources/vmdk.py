@@ -137,7 +137,6 @@ class Vmdk(JoinedSource):
     ) -> None:
         """Read the descriptor and open the extents."""
         self.source = source
-        self.problems = problems
         self.siblings = siblings or Siblings(source)
         origin = origin or source.origin.to(self.format)
         head = read_exactly(source, 0, 4, "the header")
@@ -150,30 +149,30 @@ class Vmdk(JoinedSource):
         for number, extent in enumerate(self.descriptor.extents):
             step = origin.to(f"extent {number + 1} {extent.name}".rstrip(), extent.start)
             below = self._below(parent, start, extent.size, step)
-            parts.append(self._open(extent, step, below))
+            parts.append(self._open(extent, step, below, problems))
             start += extent.size
         super().__init__(parts, origin)
 
-    def _open(self, extent: VmdkExtent, origin: Origin, below: Source | None) -> Source:
+    def _open(self, extent: VmdkExtent, origin: Origin, below: Source | None, problems: ProblemLog) -> Source:
+        def missing(reason: str) -> Source:
+            problems.add(origin, reason)
+            return MissingSource(extent.size, origin, reason)
+
         if extent.kind == "ZERO":
             return ZeroSource(extent.size, origin)
         if extent.kind not in (*_FLAT, *_SPARSE):
-            return self._missing(extent, origin, f"extents of the kind {extent.kind} are not read")
+            return missing(f"extents of the kind {extent.kind} are not read")
         file = self.source if self._inside else self.siblings.open(extent.name)
         if file is None:
-            return self._missing(extent, origin, f"the extent {extent.name!r} of the image is missing")
+            return missing(f"the extent {extent.name!r} of the image is missing")
         if extent.kind in _FLAT:
             if file.size < extent.start + extent.size:
-                self.problems.add(origin, f"the extent ends after {file.size} bytes")
+                problems.add(origin, f"the extent {extent.name!r} ends after {file.size} bytes")
             return file.slice(extent.start, extent.size, f"extent {extent.name}")
         try:
             return _SparseExtent(file, extent.size, origin, below)
         except OSError as error:  # how libvmdk fails
-            return self._missing(extent, origin, f"the extent {extent.name!r} cannot be opened: {reason_of(error)}")
-
-    def _missing(self, extent: VmdkExtent, origin: Origin, reason: str) -> Source:
-        self.problems.add(origin, reason)
-        return MissingSource(extent.size, origin, reason)
+            return missing(f"the extent {extent.name!r} cannot be opened: {reason_of(error)}")
 
     def _below(self, parent: Source | None, start: int, size: int, origin: Origin) -> Source | None:
         """The part of the parent disk that lies below an extent."""
@@ -247,10 +246,10 @@ def _embedded(source: Source, origin: Origin) -> VmdkDescriptor:
     if magic == b"COWD":
         extent = VmdkExtent("VMFSSPARSE", int.from_bytes(head[12:16], "little") * _SECTOR)
         return VmdkDescriptor("vmfsSparse", "", None, None, (extent,), "")
-    if not offset:
-        raise UnsupportedFormat("this is one extent of a split VMDK image; open the descriptor file that lists it")
-    length = min(sectors * _SECTOR, _MAX_DESCRIPTOR)
+    length = min(sectors * _SECTOR, _MAX_DESCRIPTOR) if offset else 0
     descriptor = VmdkDescriptor.parse(read_exactly(source, offset * _SECTOR, length, "the descriptor"))
+    if not descriptor.text.strip():
+        raise UnsupportedFormat("this is one extent of a split VMDK image; open the descriptor file that lists it")
     if len(descriptor.extents) != 1 or descriptor.extents[0].size > capacity * _SECTOR:
         raise DamagedData("descriptor and header of the VMDK image contradict each other", origin=origin)
     return descriptor

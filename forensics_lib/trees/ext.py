@@ -5,11 +5,12 @@ from __future__ import annotations
 import stat
 import struct
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData, UnsupportedFormat
-from forensics_lib.formats.ext4 import EXTENTS, INLINE_DATA, ExtGeometry, ExtInode
+from forensics_lib.formats.ext4 import EXTENTS, INLINE_DATA, ExtGeometry
+from forensics_lib.formats.ext4_inode import ExtInode
 from forensics_lib.formats.jbd2 import Journal, JournalBlock
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource, ExtentSource, SliceSource, Source
@@ -121,6 +122,14 @@ class ExtTree(Tree):
                 raise DamagedData(f"inode {number}: {error}", origin=self.origin, offset=offset) from error
             return bytes(data)
 
+    def _children(self, path: str) -> Iterator[Node]:
+        number = self._number(path)
+        prefix = path if path == "/" else f"{path}/"
+        for name, child in () if number is None else self._folder(number).items():
+            node = self._node(prefix + name, child)
+            if node is not None:
+                yield node
+
     def _lookup(self, path: str) -> Node | None:
         number = self._number(path)
         return None if number is None else self._node(path, number)
@@ -138,7 +147,7 @@ class ExtTree(Tree):
         return number
 
     def _folder(self, number: int) -> dict[str, int]:
-        """Inode numbers by name of a directory."""
+        """Inode numbers by name of a directory, in byte order of the names."""
         with self._lock:
             known = self._folders.get(number)
             if known is None:
@@ -151,20 +160,21 @@ class ExtTree(Tree):
     def _read_folder(self, number: int) -> dict[str, int]:
         import pytsk3
 
-        found: dict[str, int] = {}
+        found: list[tuple[bytes, int]] = []
         allocated = int(pytsk3.TSK_FS_NAME_FLAG_ALLOC)
         try:
             for entry in self._fs.open_dir(inode=number):
                 info = entry.info.name
                 name = info.name
                 if int(info.flags) & allocated and name not in (b".", b"..") and b"/" not in name:
-                    found[name.decode("utf-8", "surrogateescape")] = int(info.meta_addr)
+                    found.append((name, int(info.meta_addr)))
         except OSError as error:
             origin = self.origin.to(f"inode {number}", self._offset(number))
             self._problems.add(origin, DamagedData(f"directory cannot be read: {error}", origin=origin))
+        names = {name.decode("utf-8", "surrogateescape"): child for name, child in sorted(found)}
         if number == _ROOT:
-            found.pop("$OrphanFiles", None)
-        return found
+            names.pop("$OrphanFiles", None)
+        return names
 
     def _offset(self, number: int) -> int | None:
         try:

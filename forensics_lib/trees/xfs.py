@@ -12,7 +12,7 @@ from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_attr import linux_xattrs, read_attributes
 from forensics_lib.formats.xfs_dir import Directory, read_directory
 from forensics_lib.formats.xfs_fork import Report, fork_extents, fork_source
-from forensics_lib.formats.xfs_inode import InodeDecoder, XfsInode
+from forensics_lib.formats.xfs_inode import InodeTable, XfsInode
 from forensics_lib.formats.xfs_log import XfsLog
 from forensics_lib.formats.xfs_remote import link_target
 from forensics_lib.formats.xfs_replay import XfsReplayed
@@ -32,8 +32,6 @@ _KINDS = {
     stat.S_IFSOCK: NodeKind.SOCKET,
 }
 _FILE, _DIR = NodeKind.FILE, NodeKind.DIR  # looked up once: a walk asks for every node
-_WINDOW = 32 << 10  # bytes of inodes read at a time: the 64 that are made together, at 512 bytes each
-_MAX_WINDOWS = 256
 _MAX_NAMES = 200_000  # of directories that are kept
 _MAX_PATHS = 50_000
 _MAX_STRAYS = 10_000
@@ -94,8 +92,7 @@ class XfsTree(Tree):
             problems.add(source.origin, fault)
         self.log_state = LogState.UNKNOWN
         self._open_log(replay=replay)
-        self._decode = InodeDecoder(self.geometry).decode
-        self._windows: dict[int, bytes] = {}
+        self._inodes = InodeTable(self.geometry)
         self._directories: dict[int, Directory] = {}
         self._names_kept = 0
         self._numbers: dict[str, int] = {}
@@ -133,15 +130,7 @@ class XfsTree(Tree):
         Raises:
             DamagedData: there is none.
         """
-        offset = self.geometry.inode_offset(number)
-        start = offset & -_WINDOW
-        window = self._windows.get(start)
-        if window is None:
-            window = self.geometry.source.read_some(start, _WINDOW)
-            if len(self._windows) >= _MAX_WINDOWS:
-                self._windows.clear()
-            self._windows[start] = window
-        return self._decode(window, offset - start, number, offset)
+        return self._inodes.inode(number)
 
     def content(self, number: int) -> Source:
         """The bytes of a regular file by inode number; holes and what was never written read as zeros.
@@ -248,7 +237,7 @@ class XfsTree(Tree):
 
     def _node(self, path: str, number: int) -> Node | None:
         try:
-            inode = self.inode(number)
+            inode = self._inodes.inode(number)
         except DamagedData as error:
             self._problems.add(self.origin.to(path.lstrip("/")), error)
             return None
