@@ -79,12 +79,10 @@ def read_attributes(geometry: XfsGeometry, inode: XfsInode, report: Report) -> I
     Raises:
         DamagedData: nothing of them can be read.
     """
-    if not inode.fork_words:
+    if not inode.has_attributes:
         return
     if inode.attribute_format == ForkFormat.LOCAL:
         yield from _short_form(inode.attribute_fork, report)
-        return
-    if not inode.attribute_extents:
         return
     total = 0
     for attribute in _Fork(geometry, inode, report).attributes():

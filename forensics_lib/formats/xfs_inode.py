@@ -34,6 +34,8 @@ class ForkFormat(IntEnum):
     BTREE = 3
 
 
+_EXTENTS = 2  # not to look it up for every inode of a walk
+
 class XfsInode(NamedTuple):
     """One inode as it lies on disk.
 
@@ -125,6 +127,11 @@ class XfsInode(NamedTuple):
     def attribute_extents(self) -> int:
         """Number of extents of the attribute fork."""
         return self.small_extents if self.flags2 & _LARGE_COUNTS else self.small_attribute_extents
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether it has extended attributes; room for them is often kept where there are none."""
+        return bool(self.fork_words) and (self.attribute_format != _EXTENTS or self.attribute_extents > 0)
 
     @property
     def data_fork(self) -> bytes:

@@ -273,7 +273,7 @@ class XfsTree(Tree):
             rdev,
             inode.nlink,
             number,
-            self._xattrs(inode) if inode.fork_words else NO_XATTRS,
+            self._xattrs(inode) if inode.has_attributes else NO_XATTRS,
             content,
         )
 
