@@ -131,7 +131,9 @@ class XfsInode(NamedTuple):
     @property
     def has_attributes(self) -> bool:
         """Whether it has extended attributes; room for them is often kept where there are none."""
-        return bool(self.fork_words) and (self.attribute_format != _EXTENTS or self.attribute_extents > 0)
+        if not self.fork_words:
+            return False
+        return self.attribute_format != _EXTENTS or self.attribute_extents > 0
 
     @property
     def data_fork(self) -> bytes:

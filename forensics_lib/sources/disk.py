@@ -27,14 +27,14 @@ _MAX_CHAIN = 64
 _MAX_PARENTS = 1000
 _ANY_SIZE = 1 << 62
 _NOT_READ = {
-    b"EVF2\x0d\x0a\x81\x00": "Ex01 image (version 2 of the Expert Witness format)",
-    b"LEF2\x0d\x0a\x81\x00": "Lx01 logical evidence file",
-    b"LVF\x09\x0d\x0a\xff\x00": "L01 logical evidence file",
-    b"AFF10\x0d\x0a\x00": "AFF image",
-    b"QED\x00": "QED image",
-    b"WithoutFreeSpace": "Parallels image",
-    b"WithouFreSpacExt": "Parallels image",
-    b"\xbe\xba\xfe\xca\x00\x00\x00\x00": "SESPARSE extent of a VMDK image",
+    b"EVF2\x0d\x0a\x81\x00": "an Ex01 image (version 2 of the Expert Witness format)",
+    b"LEF2\x0d\x0a\x81\x00": "an Lx01 logical evidence file",
+    b"LVF\x09\x0d\x0a\xff\x00": "an L01 logical evidence file",
+    b"AFF10\x0d\x0a\x00": "an AFF image",
+    b"QED\x00": "a QED image",
+    b"WithoutFreeSpace": "a Parallels image",
+    b"WithouFreSpacExt": "a Parallels image",
+    b"\xbe\xba\xfe\xca\x00\x00\x00\x00": "a SESPARSE extent of a VMDK image",
 }
 
 
@@ -71,17 +71,15 @@ class _Opener:
 
     def open(self, source: Source, siblings: Siblings) -> Source | None:
         """The disk inside an image, with everything below it."""
+        source = open_split(source, self.problems, siblings) or source  # any image can be cut into pieces
         image = self._image(source, siblings)
-        if image is None:
-            source = open_split(source, self.problems, siblings) or source
-            image = self._image(source, siblings)  # any image can be cut into pieces
         return image or (source if has_volumes(source) else None)
 
     def _image(self, source: Source, siblings: Siblings) -> Source | None:
         head = source.read_some(0, _HEAD) if source.size else b""
         for magic, name in _NOT_READ.items():
             if head.startswith(magic):
-                raise UnsupportedFormat(f"{source.origin.label} is an {name}, which is not read")
+                raise UnsupportedFormat(f"{source.origin.label} is {name}, which is not read")
         if head.startswith(Ewf.magic):
             return Ewf(segments_beside(source, siblings), self.problems)
         if head.startswith(Qcow2.magic):

@@ -17,6 +17,7 @@ __all__ = ["open_split"]
 _NUMBERED = re.compile(r"(?P<stem>.*?)(?P<suffix>(?<=\.)\d{2,5})", re.DOTALL)
 _LETTERED = re.compile(r"(?P<stem>.*?)(?P<suffix>(?<=[.x])[a-z]{2,4})", re.DOTALL)
 _MAX_SEGMENTS = 100_000
+_MAGIC_LENGTH = 8
 
 
 class _Scheme(NamedTuple):
@@ -52,7 +53,7 @@ class _Scheme(NamedTuple):
 
 
 def open_split(first: Source, problems: ProblemLog, siblings: Siblings | None = None) -> Source | None:
-    """The disk behind the first segment of a split raw image; None when the file is no such segment.
+    """The image behind the first segment of a split one; None when the file is no such segment.
 
     Every segment but the last has the size of the first, as the tools cut them. So a segment that is missing in
     between leaves a hole of known size, which is a problem and raises where it is read; that the last ones are missing
@@ -70,6 +71,8 @@ def open_split(first: Source, problems: ProblemLog, siblings: Siblings | None = 
         return None
     places = {place for name in siblings.names() if (place := scheme.place(name)) is not None}
     if start > min(places, default=start) or not start < max(places, default=start) <= _MAX_SEGMENTS:
+        return None
+    if _is_image(first, siblings.open(scheme.name(min(place for place in places if place > start)))):
         return None
     origin = first.origin.to("split image")
     return JoinedSource([first, *_rest(scheme, start, places, first, siblings.open, problems)], origin)
@@ -97,6 +100,17 @@ def _rest(
             reason = f"segment {name!r} has {source.size} bytes, {first.size} were expected"
             problems.add(source.origin, reason)
             yield MissingSource(first.size - source.size, source.origin, reason)
+
+
+def _is_image(first: Source, following: Source | None) -> bool:
+    """Whether both files begin with the same magic, so that each is an image by itself."""
+    if following is None:
+        return False
+    try:
+        head = first.read_at(0, _MAGIC_LENGTH)
+        return any(head) and head == following.read_at(0, _MAGIC_LENGTH)
+    finally:
+        following.close()
 
 
 def _scheme(name: str) -> _Scheme | None:

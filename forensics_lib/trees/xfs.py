@@ -241,10 +241,11 @@ class XfsTree(Tree):
         except DamagedData as error:
             self._problems.add(self.origin.to(path.lstrip("/")), error)
             return None
-        kind = _KINDS.get(inode.mode & 0xF000)
-        content, target, rdev = None, None, 0
+        mode = inode.mode
+        kind = _KINDS.get(mode & 0xF000)
+        content, target, rdev, size = None, None, 0, 0
         if kind is _FILE:
-            content = XfsContent(self, number)
+            content, size = XfsContent(self, number), inode.size
         elif kind is _DIR:
             if len(self._numbers) >= _MAX_PATHS:
                 self._numbers.clear()
@@ -254,16 +255,16 @@ class XfsTree(Tree):
         elif kind is NodeKind.CHAR or kind is NodeKind.BLOCK:
             rdev = device_number(*inode.device)
         elif kind is None:
-            self._problems.add(self._origin(inode), f"{path}: an inode of unknown type (mode {inode.mode:o})")
+            self._problems.add(self._origin(inode), f"{path}: an inode of unknown type (mode {mode:o})")
             return None
         atime, mtime, ctime, btime = inode.times
         return Node(
             path,
             kind,
-            inode.mode & 0xFFF,
+            mode & 0xFFF,
             inode.uid,
             inode.gid,
-            inode.size if content else 0,
+            size,
             mtime,
             Origin(f"inode {number}", self.origin, inode.offset),
             atime,

@@ -1,11 +1,8 @@
 from __future__ import annotations
 
-import json
 import random
-import stat
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,31 +12,12 @@ from forensics_lib.formats.ext4 import ExtGeometry, is_ext
 from forensics_lib.formats.jbd2 import Journal
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
-from forensics_lib.sources.decompress import decompress, sniff
 from forensics_lib.sources.file import FileSource
 from forensics_lib.trees.base import NodeKind
 from forensics_lib.trees.ext import ExtTree
+from tests.trees.kernel_disks import assert_as_the_kernel_said, truth, unpacked
 
-DISKS = Path(__file__).parents[2] / "fixtures" / "disks"
 IMAGES = ("ext2", "ext4", "ext4-crash")
-
-
-def unpacked(name: str, folder: Path) -> Path:
-    packed = FileSource(DISKS / f"{name}.img.zst")
-    path = folder / f"{name}.img"
-    with path.open("wb") as file:
-        for block in decompress(packed.blocks(), sniff(packed.read_at(0, 16)), packed.origin):
-            if block.strip(b"\0"):
-                file.write(block)
-            else:
-                file.seek(len(block), 1)
-        file.truncate()
-    return path
-
-
-def truth(name: str) -> dict[str, dict[str, Any]]:
-    rows: dict[str, dict[str, Any]] = json.loads((DISKS / f"{name}.json").read_text())
-    return rows
 
 
 @pytest.fixture(scope="module", params=IMAGES)
@@ -49,35 +27,7 @@ def disk(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_every_path_is_as_the_kernel_said(disk: tuple[str, Path]) -> None:
     name, path = disk
-    wanted = truth(name)
-    tree = ExtTree(FileSource(path), ProblemLog())
-    nodes = {node.path: node for node in tree.walk()}
-    assert nodes.keys() == wanted.keys()
-    for place, row in wanted.items():
-        node = nodes[place]
-        found: dict[str, Any] = {
-            "mode": stat.S_IMODE(row["mode"]),
-            "uid": node.uid,
-            "gid": node.gid,
-            "nlink": node.nlink,
-            "mtime_ns": node.mtime_ns,
-            "ctime_ns": node.ctime_ns,
-            "rdev": node.rdev if node.kind in (NodeKind.CHAR, NodeKind.BLOCK) else 0,
-            "xattrs": {key: value.hex() for key, value in node.xattrs.items()},
-        }
-        if node.kind is NodeKind.FILE:
-            found |= {"size": node.size, "sha256": fl_sha256(node.read())}
-        if node.kind is NodeKind.SYMLINK:
-            assert node.target is not None
-            found["target"] = node.target.encode("utf-8", "surrogateescape").hex()
-        assert node.mode == found["mode"]
-        assert found == row | {"mode": found["mode"]}, place
-
-
-def fl_sha256(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
+    assert_as_the_kernel_said(name, ExtTree(FileSource(path), ProblemLog()))
 
 
 def test_the_journal_of_a_crash_is_replayed(tmp_path: Path) -> None:

@@ -101,13 +101,10 @@ def _gpt_volumes(disk: Source, gpt: Gpt) -> Iterator[Volume]:
 
 def _mbr_volumes(disk: Source, mbr: Mbr, problems: ProblemLog) -> list[Volume]:
     """The partitions in units of 512 bytes, or of 4096 if only then there are file systems where they begin."""
-    small = _mbr_partitions(disk, mbr, 512, problems)
-    if any(sniff_filesystem(volume.source) for volume in small):
-        return small
-    large = _mbr_partitions(disk, mbr, 4096, ProblemLog())
-    if any(sniff_filesystem(volume.source) for volume in large):
-        return _mbr_partitions(disk, mbr, 4096, problems)
-    return small
+    for sector in (512, 4096):
+        if any(sniff_filesystem(volume.source) for volume in _mbr_partitions(disk, mbr, sector, ProblemLog())):
+            return _mbr_partitions(disk, mbr, sector, problems)
+    return _mbr_partitions(disk, mbr, 512, problems)
 
 
 def _mbr_partitions(disk: Source, mbr: Mbr, sector: int, problems: ProblemLog) -> list[Volume]:
