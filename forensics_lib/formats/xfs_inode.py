@@ -36,6 +36,7 @@ class ForkFormat(IntEnum):
 
 _EXTENTS = 2  # not to look it up for every inode of a walk
 
+
 class XfsInode(NamedTuple):
     """One inode as it lies on disk.
 

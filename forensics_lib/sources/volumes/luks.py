@@ -18,6 +18,7 @@ from forensics_lib.sources.base import Source
 __all__ = ["LuksSource", "luks_version"]
 
 _MAGIC = b"LUKS\xba\xbe"
+_SECTOR = 512
 
 
 class _Volume(Protocol):
@@ -68,13 +69,22 @@ class LuksSource(LibyalSource):
         try:
             volume = next((opened for key in self.keys if (opened := _unlocked(pyluksde.volume(), file, key))), None)
             if volume is None:
-                raise UnsupportedFormat("the volume is encrypted (LUKS version 1), and none of the passphrases fits")
+                raise UnsupportedFormat("the volume is encrypted (LUKS version 1), and no passphrase given opens it")
             self.uuid = volume.volume_identifier
             super().__init__(volume, [file], volume.size, origin)
         except (OSError, ValueError) as error:  # how libluksde fails
             raise file.error or DamagedData(
                 f"the LUKS volume cannot be opened: {reason_of(error)}", origin=origin
             ) from error
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes at a position; short only at the end.
+
+        Raises:
+            DamagedData: the library cannot decode them.
+        """
+        inside = offset % _SECTOR  # libluksde returns wrong bytes for reads that begin inside a sector
+        return super().read_at(offset - inside, inside + length)[inside:] if length > 0 else b""
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by carrier and keys: another process unlocks it again."""

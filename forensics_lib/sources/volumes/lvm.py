@@ -214,7 +214,7 @@ class _Group:
         stripes = segment.list("stripes")
         count = len(stripes) // 2
         width = segment.number("stripe_size") * _SECTOR
-        if not 0 < count <= _MAX_STRIPES or (count > 1 and not width) or size % count:
+        if not 0 < count <= _MAX_STRIPES or (count > 1 and not width) or size // self.extent % count:
             return self._unreadable(size, origin, "a segment has no stripes, or an impossible number of them")
         parts = [self._area(stripes[2 * i], stripes[2 * i + 1], size // count, origin) for i in range(count)]
         return parts[0] if count == 1 else StripedSource(parts, width, origin)
