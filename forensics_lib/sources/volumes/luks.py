@@ -7,10 +7,11 @@ by libluksde, which (as of 20260902) reads version 1 only.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from struct import Struct
 from typing import Protocol
 
 from forensics_lib._optional import require
-from forensics_lib.errors import DamagedData, UnsupportedFormat
+from forensics_lib.errors import DamagedData, LimitExceeded, UnsupportedFormat
 from forensics_lib.model import Origin
 from forensics_lib.sources._libyal import LibyalSource, SourceFile, reason_of
 from forensics_lib.sources.base import Source
@@ -19,6 +20,10 @@ __all__ = ["LuksSource", "luks_version"]
 
 _MAGIC = b"LUKS\xba\xbe"
 _SECTOR = 512
+_SLOT = Struct(">II40x")  # state, iterations
+_SLOTS = 208
+_ENABLED = 0x00AC_71F3
+_MAX_ITERATIONS = 50_000_000
 
 
 class _Volume(Protocol):
@@ -64,6 +69,7 @@ class LuksSource(LibyalSource):
             )
         if version != 1:
             raise UnsupportedFormat("the volume is encrypted (LUKS version 2); only version 1 can be opened here")
+        _check_iterations(carrier, origin)
         pyluksde = require("pyluksde", "disk")
         file = SourceFile(carrier)
         try:
@@ -98,6 +104,16 @@ def luks_version(source: Source) -> int | None:
     except DamagedData:
         return None
     return int.from_bytes(head[6:8], "big") if head.startswith(_MAGIC) and len(head) == 8 else None
+
+
+def _check_iterations(carrier: Source, origin: Origin) -> None:
+    """Refuse a header whose keys would take hours to derive; a slow machine of today chooses some millions."""
+    head = carrier.read_at(0, _SLOTS + 8 * _SLOT.size)
+    if len(head) < _SLOTS + 8 * _SLOT.size:
+        raise DamagedData("the header of the LUKS volume is cut off", origin=origin)
+    counts = [count for state, count in _SLOT.iter_unpack(head[_SLOTS:]) if state == _ENABLED]
+    if max(int.from_bytes(head[164:168], "big"), *counts, 0) > _MAX_ITERATIONS:
+        raise LimitExceeded(f"a key of the LUKS volume takes more than {_MAX_ITERATIONS} rounds", origin=origin)
 
 
 def _unlocked(volume: _Volume, file: SourceFile, key: str) -> _Volume | None:

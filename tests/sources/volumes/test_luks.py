@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 
-from forensics_lib.errors import DamagedData, UnsupportedFormat
+from forensics_lib.errors import DamagedData, LimitExceeded, UnsupportedFormat
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.sources.volumes import VolumeKind, find_volumes, read_superblock
@@ -87,6 +87,14 @@ def test_what_is_no_volume() -> None:
     assert luks_version(BytesSource(b"LUKS", Origin("x"))) is None
     with pytest.raises(UnsupportedFormat, match="magic"):
         LuksSource(BytesSource(bytes(MIB), Origin("x")), [KEY])
+
+
+@pytest.mark.parametrize("place", [164, 208 + 4])
+def test_keys_that_would_take_hours(place: int) -> None:
+    data = bytearray(stored("luks1.img"))
+    data[place : place + 4] = b"\xff" * 4
+    with pytest.raises(LimitExceeded, match="more than 50000000 rounds"):
+        LuksSource(BytesSource(bytes(data), Origin("x")), [KEY])
 
 
 @pytest.mark.parametrize("end", [100, 592, 4096])
