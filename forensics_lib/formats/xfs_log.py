@@ -33,6 +33,7 @@ _LITTLE_ENDIAN = 1
 _CHUNK = 64  # blocks read at a time while ends are looked for
 _MAX_RECORD = 256 << 10
 _MAX_IN_FLIGHT = 8  # records that may be written at the same time, in any order
+_MAX_INCOMPLETE = 64  # records looked at for one that is complete
 _UNORDERED = _MAX_IN_FLIGHT * _MAX_RECORD // BASIC_BLOCK
 
 _OPERATION = struct.Struct(">IIBBxx")
@@ -228,9 +229,13 @@ class XfsLog:
 
     def _newest_record(self) -> LogRecord:
         """The last record that is sound, with all that were written at the same time before it; `head` is corrected."""
-        end = self.head
+        end, left = self.head, self._size
         good: list[LogRecord] = []
-        while len(good) < _MAX_IN_FLIGHT and (record := self._record_before(end)) is not None:
+        for _ in range(_MAX_INCOMPLETE):
+            record = self._record_before(end) if left > 0 and len(good) < _MAX_IN_FLIGHT else None
+            if record is None:
+                break
+            left -= (end - record.block) % self._size or self._size
             if self._ends_at(record, end) and self._fits(record, self._stamped(record)):
                 good.append(record)
             elif good and not self._ends_at(record, end):

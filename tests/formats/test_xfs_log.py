@@ -138,8 +138,7 @@ def test_a_log_that_has_gone_round() -> None:
     size = LOG * BLOCK // 512
     old = records(*[transaction(buffer_item(64, b"o" * 128))] * (size // 2), checksums=False)
     last = records(transaction(buffer_item(80, b"e" * 128)), tail=size - 2, block=size - 2)
-    new = records(transaction(buffer_item(72, b"n" * 128)), tail=0, cycle=2)
-    new = bytearray(new)
+    new = bytearray(records(transaction(buffer_item(72, b"n" * 128)), tail=0, cycle=2))
     struct.pack_into(">Q", new, 24, 1 << 32 | size - 2)
     struct.pack_into("<I", new, 32, 0)
     source = replayed(bytes(new) + old[len(new) : (size - 2) * 512] + last)
@@ -150,8 +149,8 @@ def test_a_log_that_has_gone_round() -> None:
 
 def test_clean_logs() -> None:
     unmounted = records(transaction(buffer_item(64, b"1" * 128)), [operation(0x20, b"nU" + bytes(6))])
-    for log in (b"", unmounted):
-        assert XfsLog(file_system(log), ignore).is_clean
+    for data in (b"", unmounted):
+        assert XfsLog(file_system(data), ignore).is_clean
     log = XfsLog(file_system(records(transaction(buffer_item(64, b"1" * 128)))), ignore)
     assert not log.is_clean
     assert [record.operations for record in log.records()] == [5]
