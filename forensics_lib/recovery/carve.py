@@ -22,6 +22,7 @@ from forensics_lib.formats.log_record import parse_stamp
 from forensics_lib.formats.protobuf import Message
 from forensics_lib.model import ProblemLog, Progress
 from forensics_lib.recovery.forms import Form, form_of
+from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import Source
 
@@ -56,26 +57,23 @@ _REFERENCE = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
 def carve(
-    source: Source,
-    free: Iterable[tuple[int, int]],
+    space: FreeSpace,
     problems: ProblemLog,
     progress: Progress | None = None,
     *,
-    block: int = 1024,
     known: Collection[str] = (),
 ) -> Iterator[Remnant]:
     """Documents, logs, short texts and gzip files in free space, in the order of their places; image configs last.
 
     Args:
-        source: the file system's bytes.
-        free: (offset, length) of what is not allocated, ascending, in whole blocks.
+        space: the free space of a file system.
         problems: gets what cannot be read.
         progress: told of the bytes that were searched.
-        block: bytes of a block, or a divisor of it.
         known: digests (``sha256:…``) that prove an image's documents when they are equal to theirs; those that carved
             documents name are added.
     """
-    ranges = list(_joined(free, source.size))
+    source, block = space.source, space.block
+    ranges = list(_joined(space.ranges, source.size))
     total, done = sum(length for _, length in ranges), 0
     carver = _Carver(source, problems, block, set(known))
     for start, length in ranges:

@@ -8,8 +8,6 @@ transactions. So its form has to fit its name, too.
 from __future__ import annotations
 
 import bisect
-import hashlib
-import json
 import re
 import stat
 from collections.abc import Iterator
@@ -20,9 +18,10 @@ from forensics_lib.formats.ext4_groups import BlockGroups
 from forensics_lib.formats.ext4_map import Run
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import Origin, ProblemLog, Progress
+from forensics_lib.recovery.ext4_free import free_ranges
 from forensics_lib.recovery.ext4_lives import NOW, Life, Lives, State
 from forensics_lib.recovery.ext4_names import Name, Names
-from forensics_lib.recovery.free import free_ranges
+from forensics_lib.recovery.judge import container_of, judged, kind_of
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource, ExtentSource, Source
 from forensics_lib.trees.ext import ExtTree
@@ -30,19 +29,7 @@ from forensics_lib.trees.ext import ExtTree
 __all__ = ["undelete"]
 
 _METHOD = "ext4 journal"
-_LARGEST_DOCUMENT = 16 << 20
-_ZEROS_READ = 64 << 20
-_CONTAINER = re.compile(r"(?:^|/)(?:containers|layerdb/mounts|overlay-containers)/([0-9a-f]{64})(?:/|$)")
-_DIGEST = re.compile(r"/(?:blobs|imagedb/content)/sha256/([0-9a-f]{64})$")
 _VOLUME = re.compile(r"(/volumes/[^/]+)/<inode \d+>(?=/|$)")
-_KINDS = (
-    (re.compile(r"/diff/|/volumes/[^/]+/_data/|/snapshots/\d+/fs/"), "file"),
-    (re.compile(r"/(?:config\.v2|hostconfig|config|state)\.json$"), "config"),
-    (re.compile(r"-json\.log(?:\.\d+)?(?:\.gz)?$|/local-logs/|/ctr\.log$|/pods/.*\.log$"), "log"),
-    (re.compile(r"/imagedb/|/repositories\.json$|/images/"), "image"),
-    (re.compile(r"/layerdb/|/overlay2?/[^/]+(?:/[^/]+)?$"), "layer"),
-    (re.compile(r"/volumes/"), "volume"),
-)
 
 
 def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = None) -> Iterator[Remnant]:
@@ -57,7 +44,7 @@ def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = No
         problems: gets what could not be read.
         progress: called with bytes done and in total: of the journal, then of the free space if names are missing.
     """
-    source = tree._source
+    source = tree.source
     groups = BlockGroups(source)
     try:
         history = JournalHistory(_log(tree), progress)
@@ -118,13 +105,13 @@ class _Undelete:
             found = self._names.of(find.life)
             if not found or not found[0].is_whole:
                 unnamed.append(find)
-            elif not find.is_grown or _kind(found[0].path) == "log":
+            elif not find.is_grown or kind_of(found[0].path) == "log":
                 yield self._remnant(find, found)
         if unnamed:
             self._names.read_remains(free_ranges(self._tree), progress)
         for find in unnamed:
             found = self._names.of(find.life)
-            if find.is_grown and (not found or _kind(found[0].path) != "log"):
+            if find.is_grown and (not found or kind_of(found[0].path) != "log"):
                 continue
             if found or find.state is not None or find.life.ended == NOW:
                 yield self._remnant(find, found)
@@ -206,11 +193,10 @@ class _Undelete:
             details.append("deleted, but still open when the disk was copied")
         if names and names[0].method != "journal":
             details.append("name from remains of a directory")
-        match = _CONTAINER.search(path)
         return Remnant(
-            kind=_kind(path),
+            kind=kind_of(path),
             path=path,
-            container_id=match[1] if match else "",
+            container_id=container_of(path),
             image_id="",
             method=_METHOD if life.last != -1 else "ext4 inode",
             confidence=grade,
@@ -255,15 +241,8 @@ class _Undelete:
         if kept < whole:
             words = f"{kept} of {whole} blocks are still there" if kept else "all blocks were used again"
             return (content if kept else None), Confidence.METADATA_ONLY, [words]
-        try:
-            if digest := _DIGEST.search(path):
-                if _sha256(content) == digest[1]:
-                    return content, Confidence.VERIFIED, []
-                return content, Confidence.METADATA_ONLY, ["the blocks do not hold what the digest in the name says"]
-            wrong = _contradiction(path, content)
-        except DamagedData as error:
-            wrong = str(error)
-        return content, Confidence.METADATA_ONLY if wrong else Confidence.INTACT, [wrong] if wrong else []
+        grade, words = judged(path, content)
+        return content, grade, [words] if words else []
 
     def _content(self, state: State, kept: tuple[Run, ...], origin: Origin) -> Source:
         if state.data is not None:
@@ -318,49 +297,6 @@ def _blocks(runs: tuple[Run, ...]) -> int:
     return sum(run.count for run in runs)
 
 
-def _sha256(content: Source) -> str:
-    digest = hashlib.sha256()
-    for block in content.blocks():
-        digest.update(block)
-    return digest.hexdigest()
-
-
-def _kind(path: str) -> str:
-    return next((kind for pattern, kind in _KINDS if pattern.search(path)), "file")
-
-
 def _described(life: Life) -> str:
     kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
     return kinds.get(stat.S_IFMT(life.inode.mode), "device")
-
-
-def _contradiction(path: str, content: Source) -> str:
-    """Why content cannot be that of a file of this name; empty when it can."""
-    head = content.read_at(0, 512)
-    if not head.strip(b"\0") and _only_zeros(content):
-        return "its blocks hold nothing but zeros: written so, discarded, or never written"
-    name = path.rpartition("/")[2]
-    if name.endswith((".gz", ".tgz")) and head[:2] != b"\x1f\x8b":
-        return "the blocks hold no gzip data"
-    if name.endswith("-json.log") and head[:1] != b"{":
-        return "the blocks hold no records of a log"
-    if name.endswith(".json") and content.size <= _LARGEST_DOCUMENT:
-        try:
-            value = json.loads(content.read_at(0, content.size))
-        except (ValueError, RecursionError):
-            return "the blocks hold no JSON document"
-        folder = _CONTAINER.search(path)
-        if name == "config.v2.json" and folder and isinstance(value, dict) and value.get("ID") != folder[1]:
-            return f"the blocks hold the configuration of {value.get('ID')}"
-    return ""
-
-
-def _only_zeros(content: Source) -> bool:
-    read = 0
-    for block in content.blocks():
-        read += len(block)
-        if block.strip(b"\0"):
-            return False
-        if read > _ZEROS_READ:
-            break
-    return True

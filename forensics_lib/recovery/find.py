@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import ForensicsError
 from forensics_lib.model import ProblemLog, Progress
+from forensics_lib.recovery import ext4, ext4_free
 from forensics_lib.recovery.agree import agreed
 from forensics_lib.recovery.carve import carve
 from forensics_lib.recovery.databases import database_remnants
-from forensics_lib.recovery.ext4 import undelete
-from forensics_lib.recovery.free import free_ranges
+from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.remnant import Remnant
@@ -49,16 +49,32 @@ def find_remnants(
     rows = list(sightings)
     digests = {image.id for docker in dockers for image in docker.images}
     for tree in disks:
-        if not isinstance(tree, ExtTree):
-            problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
-            continue
         try:
-            described = list(undelete(tree, problems, progress))
-            block = tree.geometry.block_size
-            carved = list(carve(tree._source, free_ranges(tree), problems, progress, block=block, known=digests))
+            deleted = _deleted(tree, problems, progress)
+            if deleted is None:
+                problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
+                continue
+            described = list(deleted.described)
+            carved = list(carve(deleted.space, problems, progress, known=digests))
         except ForensicsError as error:
             problems.add(tree.origin, error)
             continue
         sightings += [*described, *carved]
         rows += named_by_layers(list(agreed(described, carved, problems)), problems)
     return Found(rows, sightings)
+
+
+class _Deleted(NamedTuple):
+    """What a file system still describes, and what it does not describe any more."""
+
+    described: Iterable[Remnant]
+    space: FreeSpace
+
+
+def _deleted(tree: Tree, problems: ProblemLog, progress: Progress | None) -> _Deleted | None:
+    """How deleted files of one kind of file system are found; None when that is not known."""
+    match tree:
+        case ExtTree():
+            return _Deleted(ext4.undelete(tree, problems, progress), ext4_free.free_space(tree))
+        case _:
+            return None

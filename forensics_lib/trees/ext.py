@@ -89,6 +89,11 @@ class ExtTree(Tree):
         self._numbers: dict[str, int] = {"/": _ROOT}
 
     @property
+    def source(self) -> Source:
+        """The file system's bytes, the replayed journal laid over them."""
+        return self._source
+
+    @property
     def label(self) -> str:
         """Name of the file system."""
         return self.geometry.label

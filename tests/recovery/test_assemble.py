@@ -14,7 +14,8 @@ from forensics_lib.errors import PathNotFound, UnsupportedFormat
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.assemble import deleted_containers
 from forensics_lib.recovery.carve import carve
-from forensics_lib.recovery.free import free_ranges
+from forensics_lib.recovery.ext4_free import free_space
+from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.sources.file import FileSource
@@ -43,7 +44,7 @@ FOLDER = f"var/lib/docker/containers/{WEB}"
 
 def carved(*files: bytes) -> list[Remnant]:
     data = disk(*files)
-    return list(carve(BytesSource(data, Origin("disk")), [(0, len(data))], ProblemLog(), block=BLOCK))
+    return list(carve(FreeSpace(BytesSource(data, Origin("disk")), [(0, len(data))], BLOCK), ProblemLog()))
 
 
 def one(remnants: Sequence[Remnant]) -> Container:
@@ -239,7 +240,7 @@ def test_containers_carved_from_a_real_disk() -> None:
     problems = ProblemLog()
     source = FileSource(SMALL / "evidence/clean/disk.raw")
     tree = ExtTree(source, problems)
-    rows = list(carve(source, free_ranges(tree), problems, block=tree.geometry.block_size))
+    rows = list(carve(free_space(tree), problems))
     found = {container.id: container for container in deleted_containers(rows, [], problems)}
     for want in json.loads((SMALL / "truth/deleted.json").read_text())["containers"]:
         container, inspected = found[want["id"]], want["inspect"]

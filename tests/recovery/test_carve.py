@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.carve import carve
+from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource, Source
 from tests.engines.docker.dataroot import digest, hexid, message
@@ -24,7 +25,7 @@ RANDOM = random.Random(1).randbytes(BLOCK)
 def found(data: bytes, free: list[tuple[int, int]] | None = None, known: frozenset[str] = frozenset()) -> list[Remnant]:
     problems = ProblemLog(strict=True)
     source = BytesSource(data, Origin("disk"))
-    return list(carve(source, free or [(0, len(data))], problems, block=BLOCK, known=known))
+    return list(carve(FreeSpace(source, free or [(0, len(data))], BLOCK), problems, known=known))
 
 
 def local(text: bytes, second: float, stream: str = "stdout") -> bytes:
@@ -198,7 +199,7 @@ def test_progress_and_what_cannot_be_read() -> None:
     data = bytes(4 << 20) + disk(encoded(config(WEB, "web", 1)))
     problems, steps = ProblemLog(), list[tuple[int, int]]()
     source: Source = Bad(data, Origin("disk"))
-    rows = list(carve(source, [(0, len(data))], problems, lambda done, total: steps.append((done, total))))
+    rows = list(carve(FreeSpace(source, [(0, len(data))], BLOCK), problems, lambda *step: steps.append(step)))
     assert [row.container_id for row in rows] == [WEB]
     assert steps[-1] == (len(data), len(data))
     assert [row.message for row in problems.rows] == ["bad sector"]

@@ -21,7 +21,7 @@ from forensics_lib.formats.ext4_map import Run, runs
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.ext4 import undelete
-from forensics_lib.recovery.free import free_ranges
+from forensics_lib.recovery.ext4_free import free_ranges
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.ext import ExtTree

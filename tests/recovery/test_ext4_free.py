@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forensics_lib.recovery.free import _clear_bits
+from forensics_lib.recovery.ext4_free import _clear_bits
 
 
 @given(st.binary(max_size=64) | st.lists(st.sampled_from([b"\0", b"\xff", b"\x0f"]), max_size=40).map(b"".join))
