@@ -460,13 +460,15 @@ class Evidence:
     def _find_engines(self) -> bool:
         """Whether the tree holds data of an engine; the readers of engines are only loaded when it may."""
         from forensics_lib.engines.docker.acquisition import report_losses
+        from forensics_lib.engines.docker.containerd import find_stores
         from forensics_lib.engines.docker.engine import DockerRoot
         from forensics_lib.engines.docker.leftovers import report_leftovers
         from forensics_lib.engines.docker.root import find_roots
 
-        for filesystem in self._opened.filesystems:
-            reader = DocumentReader(filesystem.tree, self._problems)
-            self._dockers += [DockerRoot(reader, root, self._limits, self._outlet) for root in find_roots(reader)]
+        readers = [DocumentReader(filesystem.tree, self._problems) for filesystem in self._opened.filesystems]
+        roots = [(reader, root) for reader in readers for root in find_roots(reader)]
+        stores = find_stores(readers, [root for _, root in roots], self._limits, self._pool) if roots else []
+        self._dockers = [DockerRoot(reader, root, self._limits, self._outlet, stores) for reader, root in roots]
         for docker in self._dockers:
             self._problems.defer(partial(report_losses, docker, self._limits))
             self._problems.defer(partial(report_leftovers, docker))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from io import BufferedRandom
 from pathlib import Path
 
 from forensics_lib._version import __version__
 from forensics_lib.errors import ForensicsError
-from forensics_lib.formats.jsondoc import JsonObject, JsonValue
+from forensics_lib.formats.jsondoc import JsonObject, JsonValue, format_time
 from forensics_lib.images.config import HistoryEntry
 from forensics_lib.images.docker_save import ImageArchive, to_json
 from forensics_lib.images.reference import Reference
@@ -180,27 +179,16 @@ class Saving:
             "history": [*history, _step(last, empty=False)],
             "rootfs": {"type": "layers", "diff_ids": list(layers)},
         }
-        return document | ({} if self.changed_ns is None else {"created": _rfc3339(self.changed_ns)})
+        return document | ({} if self.changed_ns is None else {"created": format_time(self.changed_ns)})
 
 
 def _step(step: HistoryEntry, *, empty: bool) -> dict[str, JsonValue]:
     """A step of a history as an image configuration has it; what is empty is left out."""
     fields: dict[str, JsonValue] = {
-        "created": "" if step.created_ns is None else _rfc3339(step.created_ns),
+        "created": "" if step.created_ns is None else format_time(step.created_ns),
         "author": step.author,
         "created_by": step.created_by,
         "comment": step.comment,
         "empty_layer": empty,
     }
     return {key: value for key, value in fields.items() if value}
-
-
-def _rfc3339(nanoseconds: int) -> str:
-    """A time as Go writes it.
-
-    >>> _rfc3339(1_500_000_000), _rfc3339(0)
-    ('1970-01-01T00:00:01.5Z', '1970-01-01T00:00:00Z')
-    """
-    seconds, fraction = divmod(nanoseconds, 10**9)
-    moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}{f'.{fraction:09}'.rstrip('.0')}Z"

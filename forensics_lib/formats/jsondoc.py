@@ -14,7 +14,17 @@ from datetime import UTC, datetime, timedelta
 from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.model import Origin
 
-__all__ = ["MAX_BYTES", "JsonObject", "JsonValue", "iter_objects", "parse", "parse_object", "parse_time", "to_bytes"]
+__all__ = [
+    "MAX_BYTES",
+    "JsonObject",
+    "JsonValue",
+    "format_time",
+    "iter_objects",
+    "parse",
+    "parse_object",
+    "parse_time",
+    "to_bytes",
+]
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -165,6 +175,22 @@ def parse_time(text: str) -> tuple[datetime | None, int | None]:
     fraction = int(digits.ljust(9, "0")[:9] or "0")
     whole = (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
     return moment + timedelta(microseconds=fraction // 1000), whole * 10**9 + fraction
+
+
+def format_time(nanoseconds: int | None) -> str:
+    """A time since 1970 as Go writes it into a document; Go's zero time for None and for years it cannot write.
+
+    >>> format_time(1_500_000_000), format_time(0), format_time(None)
+    ('1970-01-01T00:00:01.5Z', '1970-01-01T00:00:00Z', '0001-01-01T00:00:00Z')
+    """
+    if nanoseconds is None:
+        return "0001-01-01T00:00:00Z"
+    seconds, fraction = divmod(nanoseconds, 10**9)
+    try:
+        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=seconds)
+    except OverflowError:
+        return format_time(None)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}{f'.{fraction:09}'.rstrip('.0')}Z"
 
 
 def _no_constant(name: str) -> JsonValue:

@@ -78,6 +78,7 @@ class ImageParts:
         platform: as the index states it.
         content_size: bytes of index, manifest, configuration and stored layers together, where the engine that wrote
             the archive counts an image's size so.
+        shown_size: bytes that the engine's own list shows for it, where that is not the size of its files.
         parent: id of the image it was built on, where the archive states it.
         legacy: the engine that wrote the archive shows images as Docker did before 25.
         annotations: of the manifest and its descriptor.
@@ -100,6 +101,7 @@ class ImageParts:
     index_digest: str | None = None
     platform: str = ""
     content_size: int | None = None
+    shown_size: int | None = None
     parent: str = ""
     legacy: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
@@ -221,7 +223,13 @@ class Image:
 
     @property
     def size(self) -> int:
-        """Bytes of all files in all layers, as ``docker images`` shows; reads the layers."""
+        """Bytes as ``docker images`` shows them: of all files in all layers, for which it reads the layers.
+
+        In containerd's store the list counts the blobs and, in blocks of the disk, what is unpacked: of all platforms
+        for the one that the host would run, which stands for them, else of its own.
+        """
+        if self._parts.shown_size is not None:
+            return self._parts.shown_size
         return sum(layer.content_size or 0 for layer in self.layers)
 
     @property

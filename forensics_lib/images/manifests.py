@@ -55,12 +55,11 @@ class ManifestReader:
             self._follow(descriptor, tags_of(descriptor) if names else (), (), None)
         self.assign_attestations()
 
-    def manifest(self, document: Document, media_type: str = "") -> None:
-        """Read one manifest that nothing describes, as skopeo's dir: has it; it may also be an index."""
+    def manifest(self, document: Document, media_type: str = "", descriptor: Descriptor | None = None) -> None:
+        """Read one manifest, which may also be an index; nothing describes that of skopeo's dir:."""
         declared = document.object.text("mediaType") or media_type
-        self._document(
-            document, Descriptor(document.digest, len(document.raw), declared, document.origin), (), (), None
-        )
+        own = descriptor or Descriptor(document.digest, len(document.raw), declared, document.origin)
+        self._document(document, own, (), (), None)
         self.assign_attestations()
 
     def _check(self, document: Document, kind: str) -> None:

@@ -74,6 +74,10 @@ class GraphDriver(ABC):
         """The directory of a layer."""
         return join(self.folder_of_layers, cache_id)
 
+    def exists(self, cache_id: str) -> bool:
+        """Whether the directory of a layer is in the evidence."""
+        return _is_name(cache_id) and bool(cache_id) and self.folder(cache_id) in self._reader.tree
+
     @property
     def folder_of_layers(self) -> str:
         """The directory that holds those of the layers."""

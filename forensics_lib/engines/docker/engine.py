@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from forensics_lib.engines.container import Container
+from forensics_lib.engines.containerd.store import Containerd
 from forensics_lib.engines.docker.buildcache import BuildCache
 from forensics_lib.engines.docker.buildhistory import BuildRecord, read_builds
+from forensics_lib.engines.docker.containerd import ContainerdStore, choose_store
 from forensics_lib.engines.docker.containers import ContainerRecord, read_containers
 from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver, driver_of
 from forensics_lib.engines.docker.graph import Graph
@@ -29,13 +31,13 @@ from forensics_lib.engines.findings import Finding, findings_of
 from forensics_lib.engines.logs import LogRecord
 from forensics_lib.engines.network import Network
 from forensics_lib.engines.volume import Volume
-from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
+from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.images.image import Image
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import SliceSource
 from forensics_lib.sources.decompress import Limits
-from forensics_lib.trees.base import NodeKind, Tree, join
+from forensics_lib.trees.base import Node, NodeKind, Tree, join
 from forensics_lib.trees.changes import diff, hidden_changes
 from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.layered import Change
@@ -47,8 +49,10 @@ if TYPE_CHECKING:
 __all__ = ["DockerRoot"]
 
 _DEFAULT_ROOT = "/var/lib/docker"
-_IN_CONTAINERD = "its files lie in containerd's image store (snapshotter {}), which is not read yet"
-_SNAPSHOT_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow"])
+_IN_CONTAINERD = "its files lie in containerd's store (snapshotter {}), which is not in the evidence"
+_TRACES = ("rootfs", "buildkit/history_c8d.db", "image/identity-cache.db")
+"""What a daemon that keeps its images in containerd leaves in the data root."""
+_GRAPH_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow"])
 
 
 class DockerRoot:
@@ -60,11 +64,19 @@ class DockerRoot:
         outlet: the way for copies out of the evidence.
     """
 
-    def __init__(self, reader: DocumentReader, root: DataRoot, limits: Limits, outlet: Outlet) -> None:
-        """Nothing is read yet."""
+    def __init__(
+        self,
+        reader: DocumentReader,
+        root: DataRoot,
+        limits: Limits,
+        outlet: Outlet,
+        containerds: Sequence[Containerd] = (),
+    ) -> None:
+        """Nothing is read yet; `containerds` are those of the evidence."""
         self.reader = reader
         self.root = root
         self.outlet = outlet
+        self._containerds = containerds
         self._limits = limits
         self._layer_dbs: dict[str, LayerDb] = {}
         self._drivers: dict[str, GraphDriver] = {}
@@ -92,11 +104,24 @@ class DockerRoot:
         return engine_of(configs, engine_id=has_id, networks=self.network_store.networks)
 
     @cached_property
+    def store(self) -> ContainerdStore | None:
+        """What the daemon keeps in containerd; None when that is nothing, or not in the evidence."""
+        return choose_store(self, self._containerds)
+
+    @cached_property
+    def graph_drivers(self) -> list[str]:
+        """Drivers that this root's own image store was used with, the one with most containers first."""
+        return self._by_use(node.name for node in self.reader.folder(self.root.at("image")) if _is_folder(node))
+
+    @cached_property
     def storage_drivers(self) -> list[str]:
-        """Drivers that this root's image store was used with, the one with most containers first."""
+        """Graph drivers and snapshotters that layers are recorded of, the one with most containers first."""
+        snapshotters = self.store.snapshotters if self.store is not None else []
+        return self._by_use(dict.fromkeys([*self.graph_drivers, *snapshotters]))
+
+    def _by_use(self, drivers: Iterable[str]) -> list[str]:
         used = [record.parts.storage_driver for record in self.records]
-        found = [node.name for node in self.reader.folder(self.root.at("image")) if node.kind is NodeKind.DIR]
-        return sorted(found, key=lambda name: (-used.count(name), name))
+        return sorted(drivers, key=lambda name: (-used.count(name), name))
 
     @cached_property
     def containers(self) -> list[Container]:
@@ -112,9 +137,14 @@ class DockerRoot:
 
     @cached_property
     def images(self) -> list[Image]:
-        """All images of the graph drivers' stores, also dangling and intermediate ones."""
+        """All images of containerd's store and of the graph drivers' stores, also dangling and intermediate ones."""
+        self._note_store()
         found: list[Image] = []
-        for name in self.storage_drivers:
+        if self.store is not None:
+            from forensics_lib.engines.docker.store_images import store_images
+
+            found += store_images(self, self.store)
+        for name in self.graph_drivers:
             store = ImageDb(self.reader, self.root, self.layer_db(name), self.driver(name), self.engine)
             known = {image.id for image in found}
             found += [image for image in store.images() if image.id not in known]
@@ -188,14 +218,22 @@ class DockerRoot:
     def layer_db(self, driver: str) -> LayerDb:
         """The layer records of a storage driver."""
         if driver not in self._layer_dbs:
-            self._layer_dbs[driver] = LayerDb(self.reader, self.root, driver)
+            db = self.store.layer_db(driver) if self.store is not None and self._is_snapshotter(driver) else None
+            self._layer_dbs[driver] = db or LayerDb(self.reader, self.root, driver)
         return self._layer_dbs[driver]
 
     def driver(self, name: str) -> GraphDriver:
         """The reader of a storage driver's directories."""
         if name not in self._drivers:
-            self._drivers[name] = driver_of(name, self.reader, self.root, self.layer_db(name), self.real_root)
+            snapshots = self.store.driver(name) if self.store is not None and self._is_snapshotter(name) else None
+            self._drivers[name] = snapshots or driver_of(
+                name, self.reader, self.root, self.layer_db(name), self.real_root
+            )
         return self._drivers[name]
+
+    def _is_snapshotter(self, name: str) -> bool:
+        """Whether a name of a storage driver is that of a snapshotter; some are names of both."""
+        return self.store is not None and name in self.store.snapshotters and name not in self.graph_drivers
 
     def mount(self, record: ContainerRecord) -> MountRecord | None:
         """The record of a container's writable layer; None where there is none."""
@@ -226,11 +264,14 @@ class DockerRoot:
             self.reader.problems.add(origin, error)
 
     def _note_store(self) -> None:
-        """Say once when containers or images lie in a store that is not read."""
-        drivers = {record.parts.storage_driver for record in self.records} - _SNAPSHOT_DRIVERS - {""}
-        for driver in sorted(drivers):
-            message = _IN_CONTAINERD.format(driver) + "; images of that store are not listed"
-            self.reader.problems.add(self.reader.origin.to(self.root.path.lstrip("/")), UnsupportedFormat(message))
+        """Say once when containers or images lie in a store that is not in the evidence."""
+        drivers = {record.parts.storage_driver for record in self.records} - _GRAPH_DRIVERS - {""}
+        traces = any(self.root.at(*path.split("/")) in self.reader.tree for path in _TRACES)
+        if self.store is None and (drivers or (traces and not self.graph_drivers)):
+            names = ", ".join(sorted(drivers)) or "overlayfs"
+            message = f"images and containers' files lie in containerd's store (snapshotter {names}), which is not in "
+            message += "the evidence: its root is /var/lib/containerd by default; they are not listed"
+            self.reader.problems.add(self.reader.origin.to(self.root.path.lstrip("/")), PathNotFound(message))
 
     def _note_state(self, record: ContainerRecord) -> None:
         if record.config.object("State").flag("Running"):
@@ -252,6 +293,10 @@ class DockerRoot:
         return names
 
 
+def _is_folder(node: Node) -> bool:
+    return node.kind is NodeKind.DIR
+
+
 def _as_json(path: str) -> str:
     """A path as Docker's answers hold it: bytes that are no UTF-8 are lost there (a change's nodes still have them)."""
     return "".join("\ufffd" if "\udc80" <= character <= "\udcff" else character for character in path)
@@ -266,8 +311,12 @@ class _Backend:
 
     def inspect(self) -> dict[str, object]:
         docker, record = self._docker, self._record
-        graph_driver = None
-        if record.parts.storage_driver in _SNAPSHOT_DRIVERS or not record.parts.storage_driver:
+        graph_driver: dict[str, object] | None = None
+        name = record.parts.storage_driver
+        if docker._is_snapshotter(name) or (name and name not in _GRAPH_DRIVERS):
+            if not docker.engine.at_least(29):
+                graph_driver = {"Data": None, "Name": record.parts.storage_driver}
+        else:
             mount = docker.mount(record)
             shown_id = record.id if docker.engine.at_least(28) else None
             driver = docker.driver(record.parts.storage_driver)
@@ -369,8 +418,8 @@ class _Backend:
         mount = self._docker.mount(self._record)
         if mount is None or not mount.mount_id:
             driver = self._record.parts.storage_driver
-            if driver not in _SNAPSHOT_DRIVERS:
-                raise UnsupportedFormat(f"container {self._record.id}: {_IN_CONTAINERD.format(driver)}")
+            if driver not in _GRAPH_DRIVERS and self._docker.store is None:
+                raise PathNotFound(f"container {self._record.id}: {_IN_CONTAINERD.format(driver)}")
             message = f"container {self._record.id}: its writable layer is not recorded by the driver {driver}"
             raise DamagedData(message, origin=self._record.config_origin)
         return mount

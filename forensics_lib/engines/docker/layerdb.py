@@ -12,6 +12,7 @@ from functools import cached_property
 
 from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.errors import DamagedData
+from forensics_lib.images.layer import LayerBlob
 from forensics_lib.model import Origin
 from forensics_lib.trees.base import Node, NodeKind, join
 from forensics_lib.trees.documents import DocumentReader
@@ -131,6 +132,10 @@ class LayerDb:
             found.append(record)
             top = record.parent
         return found
+
+    def archive(self, record: LayerRecord) -> LayerBlob | None:
+        """The archive that a layer was unpacked from, where the store keeps it; graph drivers do not."""
+        return None
 
     def _layer(self, node: Node, chain_id: str) -> LayerRecord:
         text = self._reader.text

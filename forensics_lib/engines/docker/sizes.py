@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.layerdb import LayerDb, MountRecord
+from forensics_lib.engines.docker.snapshots import SnapshotDb, SnapshotDriver
+from forensics_lib.errors import DamagedData
 from forensics_lib.trees.base import Node, NodeKind, Tree, byte_order
 from forensics_lib.trees.changes import diff
 
@@ -38,11 +40,17 @@ def written_size(driver: GraphDriver, mount: MountRecord, base: Callable[[], Tre
     """``SizeRw``: bytes of what the container wrote, hard-linked files once, directories and deletions not.
 
     overlay2 and aufs count all that their upper directory holds, the other drivers what ``docker diff`` lists (moby
-    ``pkg/directory`` and go-archive ``ChangesSize``).
+    ``pkg/directory`` and go-archive ``ChangesSize``); snapshotters the blocks on the disk, directories included.
 
     Raises:
-        ForensicsError: the files cannot be reached.
+        ForensicsError: the files cannot be reached, or the copy does not tell how many blocks they took up.
     """
+    if isinstance(driver, SnapshotDriver):
+        size = driver.snapshotter.usage(mount.mount_id)
+        if size is None:
+            message = "how many blocks of the disk its files took up does not show in a copy of this file system"
+            raise DamagedData(f"container {mount.container_id}: {message}", origin=mount.origin)
+        return size
     if driver.name in _COUNTED_AS_STORED:
         return _bytes_of(driver.alone(mount.mount_id).walk())
     return _bytes_of(change.node for change in diff(base(), tree()) if change.node is not None)
@@ -50,6 +58,9 @@ def written_size(driver: GraphDriver, mount: MountRecord, base: Callable[[], Tre
 
 def root_size(layers: LayerDb, mount: MountRecord, written: int) -> int | None:
     """``SizeRootFs``: these bytes and those of the image's layers as recorded; None where that is not recorded."""
+    if isinstance(layers, SnapshotDb):
+        below = layers.snapshotter.usage_below(mount.mount_id)
+        return None if below is None else below + written
     if mount.container_id not in layers.mounts:
         return None  # Docker before 1.10
     chain = layers.chain(mount.parent)

@@ -290,6 +290,16 @@ def test_a_containerd_store_is_said_to_be_elsewhere(tmp_path: Path) -> None:
     root = host()
     root.container("new", Driver="overlayfs")
     with root.opened(tmp_path) as ev:
-        assert ev.container("new").inspect()["Storage"] == {"RootFS": {"Snapshot": {"Name": "overlayfs"}}}
+        assert ev.container("new").inspect()["GraphDriver"] == {"Data": None, "Name": "overlayfs"}
         with pytest.raises(fl.ForensicsError, match="overlayfs"):
             ev.container("new").tree()
+        assert any("/var/lib/containerd" in problem.message for problem in ev.problems)
+
+
+def test_docker_29_names_the_snapshotter_elsewhere(tmp_path: Path) -> None:
+    root = host()
+    root.container("new", Driver="overlayfs", WritableCgroups=None, NetworkSettings={"Networks": {}})
+    with root.opened(tmp_path) as ev:
+        answer = ev.container("new").inspect()
+    assert answer["Storage"] == {"RootFS": {"Snapshot": {"Name": "overlayfs"}}}
+    assert "GraphDriver" not in answer

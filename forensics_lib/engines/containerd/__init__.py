@@ -1,0 +1,1 @@
+"""containerd: the store that Docker, Kubernetes and others keep images and containers' files in."""

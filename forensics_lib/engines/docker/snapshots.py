@@ -1,0 +1,178 @@
+"""Docker's layers in containerd's store, in the form of those of its graph drivers.
+
+Format: moby ``daemon/containerd/image_snapshot.go``: an image layer is the committed snapshot of its chain id, a
+container the active one of its own id on a committed ``<id>-init``, on its image's top layer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+
+from forensics_lib.engines.containerd.snapshotter import Snapshotter
+from forensics_lib.engines.docker.drivers import GraphDriver
+from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
+from forensics_lib.formats.containerd_meta import Namespace
+from forensics_lib.formats.containerd_snapshots import Snapshot, SnapshotKind
+from forensics_lib.images.digest import chain_ids
+from forensics_lib.images.layer import LayerBlob
+from forensics_lib.trees.base import Tree
+from forensics_lib.trees.documents import DocumentReader
+
+__all__ = ["Archives", "SnapshotDb", "SnapshotDriver"]
+
+_CHAIN = re.compile(r"sha256:[0-9a-f]{64}")
+_OWNED = re.compile(r"[0-9a-f]{64}(?!-(?:init|init-key)$|-parent-view-)")
+_UNFINISHED = re.compile(r"extract-|[0-9a-f]{64}-init-key$")
+_INIT = "-init"
+_MAX_TRIED = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Archives:
+    """What the content store tells of layers.
+
+    Attributes:
+        chains: digest of a layer's archive (diff id) by chain id, as the images say.
+        blobs: the archives by diff id; None for one that is not there.
+    """
+
+    chains: Mapping[str, str]
+    blobs: Mapping[str, LayerBlob | None]
+
+
+class SnapshotDriver(GraphDriver):
+    """A snapshotter in the place of a storage driver; a directory's name is the snapshot's number."""
+
+    def __init__(self, snapshotter: Snapshotter, reader: DocumentReader) -> None:
+        """Read through the snapshotter; `reader` reads the tree that it lies in."""
+        self.name = snapshotter.name
+        self.shares = snapshotter.shares
+        self.home = snapshotter.home
+        self.snapshotter = snapshotter
+        self._reader = reader
+
+    def tree(self, cache_id: str) -> Tree:
+        """The merged file system of a snapshot and all below it."""
+        return self.snapshotter.tree(cache_id)
+
+    def alone(self, cache_id: str) -> Tree:
+        """What the snapshot's own directory holds."""
+        return self.snapshotter.alone(cache_id)
+
+    def directories(self) -> Iterator[str]:
+        """Names of all directories of snapshots, whoever they belong to."""
+        return self.snapshotter.directories()
+
+    def folder(self, cache_id: str) -> str:
+        """The directory of a snapshot."""
+        return self.snapshotter.folder(cache_id)
+
+    def exists(self, cache_id: str) -> bool:
+        """Whether the directory of a snapshot is in the evidence."""
+        return self.snapshotter.exists(cache_id)
+
+
+class SnapshotDb(LayerDb):
+    """The snapshots that a namespace has in one snapshotter, as records of layers.
+
+    Attributes:
+        snapshotter: keeps them.
+        namespace: whose they are.
+    """
+
+    def __init__(
+        self,
+        snapshotter: Snapshotter,
+        namespace: Namespace,
+        reader: DocumentReader,
+        archives: Callable[[], Archives],
+    ) -> None:
+        """Nothing is read yet."""
+        self._reader = reader
+        self.driver = snapshotter.name
+        self.path = snapshotter.home
+        self.snapshotter = snapshotter
+        self.namespace = namespace
+        self._archives = archives
+
+    @cached_property
+    def keys(self) -> dict[str, Snapshot]:
+        """The snapshots by the names that the namespace has for them; those without a record of it by their own."""
+        known = self.snapshotter.snapshots
+        own = [one for one in known.values() if one.namespace == self.namespace.name]
+        found = {one.key: one for one in sorted(own, key=lambda one: one.number)}
+        for (snapshotter, key), entry in self.namespace.snapshots.items():
+            if snapshotter == self.driver and entry.name in known:
+                found[key] = known[entry.name]
+        return found
+
+    @cached_property
+    def layers(self) -> dict[str, LayerRecord]:
+        """The image layers by chain id."""
+        chosen = {
+            key: one
+            for key, one in self.keys.items()
+            if _CHAIN.fullmatch(key) and one.kind in (SnapshotKind.COMMITTED, SnapshotKind.UNKNOWN)
+        }
+        return {key: self._record(key, one) for key, one in chosen.items()}
+
+    @cached_property
+    def removing(self) -> list[LayerRecord]:
+        """None: a snapshot's record is removed before its files."""
+        return []
+
+    @cached_property
+    def unfinished(self) -> list[LayerRecord]:
+        """Layers that were being unpacked, and init layers that were being filled."""
+        return [self._record("", one) for key, one in self.keys.items() if _UNFINISHED.match(key)]
+
+    @cached_property
+    def mounts(self) -> dict[str, MountRecord]:
+        """Writable layers by container id (image mounts have ids of their own)."""
+        found = {}
+        for key, one in self.keys.items():
+            if one.kind is SnapshotKind.ACTIVE and _OWNED.match(key):
+                init = self.snapshotter.snapshots.get(one.parent)
+                below = init
+                if init is not None and init.key == f"{key}{_INIT}":
+                    below = self.snapshotter.snapshots.get(init.parent)
+                else:
+                    init = None
+                parent = below.key if below is not None else ""
+                found[key] = MountRecord(key, self._directory(one), self._directory(init), parent, one.origin)
+        return found
+
+    def archive(self, record: LayerRecord) -> LayerBlob | None:
+        """The archive that a layer was unpacked from; None when it is not there."""
+        return self._archives().blobs.get(record.diff_id)
+
+    def _record(self, chain_id: str, snapshot: Snapshot) -> LayerRecord:
+        below = (one.key for one in self.snapshotter.chain(snapshot)[1:])
+        parent = next((key for key in below if _CHAIN.fullmatch(key)), "")  # that of a commit lies on an init layer
+        return LayerRecord(
+            chain_id,
+            self._diff_id(chain_id, parent) if chain_id else "",
+            parent,
+            self._directory(snapshot),
+            snapshot.size,
+            self.snapshotter.folder(self._directory(snapshot)),
+            snapshot.origin,
+        )
+
+    def _diff_id(self, chain_id: str, parent: str) -> str:
+        """The digest of a layer's archive: what its image says, else the one of all known that gives its chain id."""
+        if not parent:
+            return chain_id
+        known = self._archives().chains.get(chain_id)
+        if known is not None:
+            return known
+        candidates = islice(self._archives().blobs, _MAX_TRIED)
+        return next((one for one in candidates if chain_ids([parent, one])[-1] == chain_id), "")
+
+    @staticmethod
+    def _directory(snapshot: Snapshot | None) -> str:
+        return "" if snapshot is None or snapshot.id is None else str(snapshot.id)

@@ -1,0 +1,291 @@
+"""Docker's images in containerd's store, as ``docker images``, ``docker inspect`` and ``docker history`` show them.
+
+Rules: moby ``daemon/containerd``: ``image_inspect.go``, ``image_list.go``, ``image_identity.go``, ``image_history.go``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+from forensics_lib.engines.containerd.images import PlatformImage, Target, descriptor_of, platform_rank
+from forensics_lib.engines.docker.containerd import ContainerdStore
+from forensics_lib.engines.docker.snapshots import SnapshotDb
+from forensics_lib.engines.stack import UnpackedLayer, UnpackedStack
+from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
+from forensics_lib.formats.containerd_meta import ImageEntry
+from forensics_lib.formats.jsondoc import format_time, parse_object, to_bytes
+from forensics_lib.images.digest import chain_ids
+from forensics_lib.images.image import Image, ImageParts
+from forensics_lib.images.reference import Reference
+from forensics_lib.images.stack import FileVersion, HiddenFile, LayerStack
+from forensics_lib.trees.base import Tree
+from forensics_lib.trees.index import IndexTree
+from forensics_lib.trees.layered import Change
+
+if TYPE_CHECKING:
+    from forensics_lib.engines.docker.engine import DockerRoot
+
+__all__ = ["store_images"]
+
+_DANGLING = "moby-dangling@"
+_PARENT = "org.mobyproject.image.parent"
+_BUILD = "moby/build.ref."
+_SOURCE = "containerd.io/distribution.source."
+
+
+def store_images(docker: DockerRoot, store: ContainerdStore) -> list[Image]:
+    """All images of the store, also dangling ones, newest first; of one index the host's platform first."""
+    found: list[Image] = []
+    host = _host_platform(docker, store)
+    for digest, names in store.entries.items():
+        target = store.targets[digest]
+        if not target.images:
+            _report_no_image(docker, names, target)
+        images = sorted(target.images, key=lambda one: platform_rank(_platform(one.parts), host))
+        for index, image in enumerate(images):
+            found.append(_image(docker, store, names, target, image, chosen=not index))
+    return sorted(found, key=lambda image: -(_created(image, found) or 0))
+
+
+def _created(image: Image, images: Sequence[Image]) -> int | None:
+    """When the first platform of an image was made, so that those of one index stay together."""
+    first = next(one for one in images if one.id == image.id)
+    return first.created_ns
+
+
+def _report_no_image(docker: DockerRoot, names: Sequence[ImageEntry], target: Target) -> None:
+    """Say so when a name stands for nothing that could be shown."""
+    entry = names[0]
+    what = ", ".join(one.name for one in names if one.name) or entry.digest
+    if target.artifacts:
+        kinds = ", ".join(dict.fromkeys(one.artifact_type for one in target.artifacts))
+        message = f"{what} stands for {entry.digest}, which is no image ({kinds})"
+    else:
+        message = f"{what} stands for {entry.digest}, of which no manifest is in the content store"
+    docker.reader.problems.add(entry.origin, DamagedData(message, origin=entry.origin))
+
+
+def _image(
+    docker: DockerRoot,
+    store: ContainerdStore,
+    names: Sequence[ImageEntry],
+    target: Target,
+    image: PlatformImage,
+    *,
+    chosen: bool,
+) -> Image:
+    """One image; `chosen` is the platform that the daemon takes when it is asked for none."""
+    entry, parts, engine = names[0], image.parts, docker.engine
+    tags, digests = _references(names)
+    descriptor = descriptor_of(entry) if chosen else image.descriptor
+    snapshotter = _snapshotter(docker, store)
+    layers = store.layer_db(snapshotter) if snapshotter else None
+    sizes = _unpacked_sizes(parts, layers)
+    comment = parts.config.history[-1].comment if parts.config.history else ""
+    facts: list[tuple[str, object]] = [
+        ("Id", entry.digest if chosen else parts.manifest_digest),
+        ("RepoTags", [*tags, *(name for name in digests if _has_own_digest(name, names))]),
+        ("Comment", comment),
+        ("Metadata", {"LastTagTime": format_time(max((one.updated_ns or 0 for one in names), default=0))}),
+    ]
+    if not engine.at_least(29):
+        facts.append(("GraphDriver", {"Data": None, "Name": snapshotter or "overlayfs"}))
+    if engine.at_least(28):
+        facts.append(("Descriptor", dict(descriptor)))
+    identity = _identity(store, entry.digest)
+    if identity and engine.at_least(29):
+        facts.append(("Identity", identity))
+    total = sum(one.content_size for one in target.images) + target.artifact_size
+    total += sum(_unpacked_size(one.parts, layers) for one in target.images)
+    return Image(
+        replace(
+            parts,
+            id=entry.digest,
+            tags=tags,
+            digests=digests,
+            origin=entry.origin if entry.name else parts.origin,
+            content_size=image.packed_size,
+            shown_size=total if chosen else image.content_size + _unpacked_size(parts, layers),
+            parent=next((one.labels[_PARENT] for one in names if one.labels.get(_PARENT)), ""),
+            legacy=not engine.at_least(28, 2),
+            stack=_stack(docker, store, parts, layers, sizes),
+            store_facts=tuple(facts),
+        ),
+        docker.reader.problems,
+    )
+
+
+def _references(names: Sequence[ImageEntry]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names with a tag and names with a digest; a dangling image has none of either."""
+    tags: dict[str, None] = {}
+    digests: dict[str, None] = {}
+    for entry in names:
+        if entry.name.startswith(_DANGLING) or not entry.name:
+            continue
+        try:
+            reference = Reference.parse(entry.name)
+        except DamagedData:
+            tags[entry.name] = None
+            continue
+        if reference.digest is None:
+            tags[reference.familiar] = None
+        digest = reference.digest or entry.digest
+        shown = replace(reference, tag=reference.tag if reference.digest else None, digest=digest)
+        digests[shown.familiar] = None
+    return tuple(tags), tuple(digests)
+
+
+def _has_own_digest(familiar: str, names: Sequence[ImageEntry]) -> bool:
+    """Whether a name with a digest is the name itself; the daemon lists it among the tags too."""
+    return any("@" in entry.name and entry.name.endswith(familiar) for entry in names)
+
+
+def _identity(store: ContainerdStore, digest: str) -> dict[str, object]:
+    """Where an image came from, by the labels of its blob: the builds that made it, repositories of the registry."""
+    record = store.namespace.content.get(digest)
+    builds: list[dict[str, object]] = []
+    repositories: dict[str, None] = {}
+    for key, value in sorted(record.labels.items()) if record is not None else ():
+        if key.startswith(_BUILD):
+            try:
+                created = parse_object(to_bytes(value), store.namespace.origin).text("createdAt")
+            except ForensicsError:
+                continue
+            builds.append({"Ref": key.removeprefix(_BUILD), "CreatedAt": created or "0001-01-01T00:00:00Z"})
+        elif key.startswith(_SOURCE):
+            repositories.update((f"{key.removeprefix(_SOURCE)}/{one}", None) for one in value.split(",") if one)
+    identity: dict[str, object] = {"Pull": [{"Repository": name} for name in repositories], "Build": builds}
+    return {key: value for key, value in identity.items() if value}
+
+
+def _host_platform(docker: DockerRoot, store: ContainerdStore) -> str:
+    """The platform of the host: what most containers run on, else what most unpacked images are for."""
+    counts: Counter[str] = Counter()
+    for record in docker.records:
+        platform = record.config.object("ImagePlatform")
+        if platform.text("architecture"):
+            counts[f"{platform.text('os') or 'linux'}/{platform.text('architecture')}"] += 1
+    snapshotter = _snapshotter(docker, store)
+    if not counts and snapshotter:
+        known = store.layer_db(snapshotter).keys
+        for target in store.targets.values():
+            for image in target.images:
+                chains = _chains(image.parts)
+                if chains and chains[-1] in known:
+                    counts[f"{image.parts.config.os}/{image.parts.config.architecture}"] += 1
+    return counts.most_common(1)[0][0] if counts else "linux/amd64"
+
+
+def _snapshotter(docker: DockerRoot, store: ContainerdStore) -> str:
+    """The snapshotter that images are unpacked into: that of most containers, else of most snapshots."""
+    used = Counter(record.parts.storage_driver for record in docker.records)
+    return next(iter(sorted(store.snapshotters, key=lambda name: -used[name])), "")
+
+
+def _platform(parts: ImageParts) -> str:
+    config = parts.config
+    return parts.platform or "/".join(one for one in (config.os, config.architecture, config.variant) if one)
+
+
+def _chains(parts: ImageParts) -> list[str]:
+    try:
+        return chain_ids(parts.config.diff_ids)
+    except DamagedData:
+        return []  # told with the image
+
+
+def _unpacked_sizes(parts: ImageParts, layers: SnapshotDb | None) -> list[int]:
+    """Bytes that each layer takes up unpacked, as recorded; 0 for one that is not unpacked."""
+    records = layers.layers if layers is not None else {}
+    found = [records.get(chain) for chain in _chains(parts)]
+    return [record.size or 0 if record is not None else 0 for record in found]
+
+
+def _unpacked_size(parts: ImageParts, layers: SnapshotDb | None) -> int:
+    """Bytes of an image's top snapshot and all that it lies on; 0 when it is not unpacked.
+
+    A committed image has the init layer of its container among them.
+    """
+    chains = _chains(parts)
+    record = layers.layers.get(chains[-1]) if layers is not None and chains else None
+    if layers is None or record is None:
+        return 0
+    return (record.size or 0) + (layers.snapshotter.usage_below(record.cache_id) or 0)
+
+
+def _stack(
+    docker: DockerRoot, store: ContainerdStore, parts: ImageParts, layers: SnapshotDb | None, sizes: Sequence[int]
+) -> StoreStack:
+    """The layers as they are unpacked; where they are not, their archives."""
+    unpacked: list[UnpackedLayer] = []
+    for chain in _chains(parts):
+        record = layers.layers.get(chain) if layers is not None else None
+        if layers is None or record is None or not layers.snapshotter.exists(record.cache_id):
+            break
+        driver = store.driver(layers.driver)
+        unpacked.append(
+            UnpackedLayer(
+                merged=partial(driver.tree, record.cache_id),
+                alone=partial(driver.alone, record.cache_id),
+                size=record.size,
+                shares=driver.shares,
+            )
+        )
+    blobs = [layer.blob for layer in parts.layers if layer.blob is not None]
+    complete = len(unpacked) == len(parts.layers) or not parts.layers
+    if complete or any(blob.stored is None for blob in blobs):
+        missing = [_Missing(parts, index) for index in range(len(unpacked), len(parts.layers))]
+        return StoreStack(UnpackedStack([*unpacked, *(one.layer for one in missing)], IndexTree(parts.origin)), sizes)
+    return StoreStack(LayerStack(blobs, parts.origin, docker.reader.problems), sizes)
+
+
+class _Missing:
+    """A layer that is neither unpacked nor there as an archive."""
+
+    def __init__(self, parts: ImageParts, index: int) -> None:
+        self._error = PathNotFound(f"layer {parts.layers[index].digest} is neither unpacked nor in the content store")
+        self.layer = UnpackedLayer(merged=self._raise, alone=self._raise, size=None)
+
+    def _raise(self) -> Tree:
+        raise self._error
+
+
+class StoreStack:
+    """Layers of containerd's store: answers of another stack, with the sizes that the daemon shows."""
+
+    def __init__(self, layers: UnpackedStack | LayerStack, sizes: Sequence[int]) -> None:
+        """`sizes`: bytes that each layer takes up unpacked."""
+        self._layers = layers
+        self._sizes = tuple(sizes)
+
+    def unreadable(self, index: int) -> ForensicsError | None:
+        """Why one layer cannot be read; None when it can."""
+        return self._layers.unreadable(index)
+
+    def content_size(self, index: int) -> int:
+        """Bytes that one layer takes up on the disk, unpacked, its directories counted; 0 when it is not unpacked."""
+        return self._sizes[index] if index < len(self._sizes) else 0
+
+    def alone(self, index: int) -> Tree:
+        """What one layer holds."""
+        return self._layers.alone(index)
+
+    def tree(self, count: int | None = None) -> Tree:
+        """All layers merged, or the first `count`."""
+        return self._layers.tree(count)
+
+    def changes(self, index: int) -> list[Change]:
+        """What one layer adds, changes and deletes."""
+        return self._layers.changes(index)
+
+    def hidden(self) -> list[HiddenFile]:
+        """Files that take up space and that no container sees."""
+        return self._layers.hidden()
+
+    def versions(self, path: str) -> Iterator[FileVersion]:
+        """Every version of a path, base first."""
+        return self._layers.versions(path)
