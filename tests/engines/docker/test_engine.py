@@ -298,7 +298,7 @@ def test_a_containerd_store_is_said_to_be_elsewhere(tmp_path: Path) -> None:
 
 def test_docker_29_names_the_snapshotter_elsewhere(tmp_path: Path) -> None:
     root = host()
-    root.container("new", Driver="overlayfs", WritableCgroups=None, NetworkSettings={"Networks": {}})
+    root.container("new", Driver="overlayfs", WritableCgroups=False)
     with root.opened(tmp_path) as ev:
         answer = ev.container("new").inspect()
     assert answer["Storage"] == {"RootFS": {"Snapshot": {"Name": "overlayfs"}}}
