@@ -57,8 +57,10 @@ if TYPE_CHECKING:
     from forensics_lib.engines.docker.ownership import Owner
     from forensics_lib.engines.docker.pulls import PullRecord
     from forensics_lib.engines.host import HostFact
+    from forensics_lib.engines.journals import Journals
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
+    from forensics_lib.formats.journal import JournalEntry
     from forensics_lib.recovery.find import Found
     from forensics_lib.recovery.remnant import Remnant
 
@@ -106,6 +108,8 @@ class Evidence:
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
         self._store = ImageStore(self._opened.filesystems[0].tree, self._problems, self._limits, self._pool, shared)
         self._dockers: list[DockerRoot] = []
+        self._hosts: list[DocumentReader] = []
+        self._journals: Journals | None = None
         self._images, self._artifacts, self.kind = self._recognise()
         self.custody.record("open", str(self.path), kind=str(self.kind), size=self._stored_size())
 
@@ -197,6 +201,21 @@ class Evidence:
                 yield from host_facts(DocumentReader(filesystem.tree, self._problems), self._limits)
 
         return Table(HostFact, rows, name="host")
+
+    def journal(self, **fields: str) -> Table[JournalEntry]:
+        """Entries of the hosts' systemd journals, in the order in which they were written; see `engines.journals`.
+
+        Args:
+            fields: what their fields have to hold, as ``journalctl FIELD=value``: ``_SYSTEMD_UNIT="docker.service"``,
+                ``CONTAINER_NAME="web"``; all of them have to fit. None gives all entries.
+        """
+        from forensics_lib.formats.journal import JournalEntry
+
+        def rows() -> Iterator[JournalEntry]:
+            if self._journals is not None:
+                yield from self._journals.matching(fields)
+
+        return Table(JournalEntry, rows, name="journal")
 
     @property
     def filesystems(self) -> Table[FileSystem]:
@@ -464,11 +483,18 @@ class Evidence:
         from forensics_lib.engines.docker.engine import DockerRoot
         from forensics_lib.engines.docker.leftovers import report_leftovers
         from forensics_lib.engines.docker.root import find_roots
+        from forensics_lib.engines.hosts import find_hosts
+        from forensics_lib.engines.journals import Journals
 
         readers = [DocumentReader(filesystem.tree, self._problems) for filesystem in self._opened.filesystems]
         roots = [(reader, root) for reader in readers for root in find_roots(reader)]
+        for reader in readers:
+            self._hosts += find_hosts(reader, [root.path for own, root in roots if own is reader])
+        self._journals = Journals(self._hosts)
         stores = find_stores(readers, [root for _, root in roots], self._limits, self._pool) if roots else []
-        self._dockers = [DockerRoot(reader, root, self._limits, self._outlet, stores) for reader, root in roots]
+        self._dockers = [
+            DockerRoot(reader, root, self._limits, self._outlet, stores, self._journals) for reader, root in roots
+        ]
         for docker in self._dockers:
             self._problems.defer(partial(report_losses, docker, self._limits))
             self._problems.defer(partial(report_leftovers, docker))

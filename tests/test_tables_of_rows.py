@@ -24,6 +24,7 @@ from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.registry import Referrer
 from forensics_lib.sources.base import BytesSource
 from tests.engines.docker.imageroot import DOCKER, ImageRoot, file, folder
+from tests.formats.journals import journal
 from tests.imagemaker import Layout, Recipe, write_tar
 from tests.tarmaker import TarMaker
 
@@ -51,6 +52,7 @@ def data_root(path: Path) -> Path:
     root.members[root.record["LogPath"].lstrip("/")] = file(LOG)
     root.members[f"{DOCKER}/volumes/data/_data"] = folder()
     root.members["etc/hostname"] = file(b"srv\n")
+    root.members["var/log/journal/m/system.journal"] = file(journal("compact-keyed-zstd"))
     return root.write(path)
 
 
@@ -109,6 +111,7 @@ TABLES: dict[str, Callable[[Found], fl.Table[Any]]] = {
     "custody checks": lambda f: f.custody().verify(),
     "saved custody": Found.saved_custody,
     "host": lambda f: f.root.host,
+    "journal": lambda f: f.root.journal(),
     "file systems": lambda f: f.root.filesystems,
     "containers": lambda f: f.root.containers,
     "volumes": lambda f: f.root.volumes,

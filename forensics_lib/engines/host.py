@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from forensics_lib.engines.findings import mask
-from forensics_lib.errors import ForensicsError, UnsupportedFormat
+from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.formats.log_record import split_lines
 from forensics_lib.model import Origin, utc_from_ns
@@ -185,9 +185,6 @@ def _logs(reader: DocumentReader, limits: Limits) -> Iterator[HostFact]:
     for node in reader.folder("/var/log/audit"):
         if node.kind is NodeKind.FILE:
             yield from _matching(reader, node, "audit", _AUDIT, limits)
-    if any(True for _ in reader.folder("/var/log/journal")):
-        origin = reader.origin.to("var/log/journal")
-        reader.problems.add(origin, UnsupportedFormat("the systemd journal is not read"))
 
 
 def _matching(

@@ -164,6 +164,7 @@ class Recovered:
             "",
             self._problems,
             _LIMITS,
+            self._docker.journal_log(record.id) if self._docker is not None else None,
         )
         if self._parts.fragments:
             return filter_logs(merged(named, self._parts.fragments, self._problems), pattern, since, until)

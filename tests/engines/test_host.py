@@ -89,12 +89,6 @@ def test_lines_of_the_engines_in_logs_also_compressed_ones(host: Path) -> None:
     assert of(found, "audit")[0][2] == 1_700_000_300_123_000_000
 
 
-def test_a_journal_that_is_not_read_is_a_problem(host: Path) -> None:
-    (host / "var/log/journal/abc").mkdir(parents=True)
-    _, problems = facts(host)
-    assert [problem.message for problem in problems.rows] == ["the systemd journal is not read"]
-
-
 def test_damaged_files_are_problems(host: Path) -> None:
     (host / "var/log/syslog.2.gz").write_bytes(gzip.compress(b"Nov 20 containerd[5]: older\n")[:-9])
     (host / "home/ana/.docker/config.json").write_text("{")

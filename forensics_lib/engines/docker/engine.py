@@ -19,6 +19,7 @@ from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver, driver_of
 from forensics_lib.engines.docker.graph import Graph
 from forensics_lib.engines.docker.images import ImageDb
 from forensics_lib.engines.docker.inspect import inspect_container
+from forensics_lib.engines.docker.journald import JournalLog
 from forensics_lib.engines.docker.layerdb import LayerDb, MountRecord
 from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.docker.networks import NetworkStore, decode_networks
@@ -28,6 +29,7 @@ from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.engines.docker.version import Engine, engine_of
 from forensics_lib.engines.docker.volumes import decode_volumes, list_volumes
 from forensics_lib.engines.findings import Finding, findings_of
+from forensics_lib.engines.journals import Journals
 from forensics_lib.engines.logs import LogRecord
 from forensics_lib.engines.network import Network
 from forensics_lib.engines.volume import Volume
@@ -62,6 +64,7 @@ class DockerRoot:
         reader: reads the evidence's tree.
         root: where the data root lies.
         outlet: the way for copies out of the evidence.
+        journals: the journals of the evidence, which the log driver ``journald`` writes to.
     """
 
     def __init__(
@@ -71,11 +74,13 @@ class DockerRoot:
         limits: Limits,
         outlet: Outlet,
         containerds: Sequence[Containerd] = (),
+        journals: Journals | None = None,
     ) -> None:
         """Nothing is read yet; `containerds` are those of the evidence."""
         self.reader = reader
         self.root = root
         self.outlet = outlet
+        self.journals = journals or Journals([reader])
         self._containerds = containerds
         self._limits = limits
         self._layer_dbs: dict[str, LayerDb] = {}
@@ -246,6 +251,10 @@ class DockerRoot:
                 return MountRecord(record.id, record.id, found, "", record.config_origin)
         return mount
 
+    def journal_log(self, container_id: str) -> JournalLog:
+        """The log of a container in the journals of the evidence."""
+        return JournalLog(self.journals, container_id, self.engine.at_least(23))
+
     def _bucket(self, path: str, name: bytes) -> Iterable[tuple[bytes, bytes, Origin]]:
         """Key, value and origin of each record of a bucket; nothing when the database is missing or unreadable."""
         node = self.reader.find(self.root.at(*path.split("/")))
@@ -371,6 +380,7 @@ class _Backend:
             record.config.text("LogPath"),
             docker.reader.problems,
             docker._limits,
+            docker.journal_log(record.id),
             pattern=pattern,
             since=since,
             until=until,

@@ -1,8 +1,9 @@
 """The logs that Docker keeps in a container's folder, read in the order in which they were written.
 
 ``json-file``: ``ID-json.log``; ``local``: ``local-logs/container.log``; drivers that cannot be read back:
-``container-cached.log``, if the cache is on. Rotation makes ``.1`` (the newest) to ``.N`` of each, and ``.gz`` of
-those where compression is on. Source: moby ``daemon/logger/loggerutils/logfile.go`` and ``daemon/container``.
+``container-cached.log``, if the cache is on; ``journald``: the host's journal. Rotation makes ``.1`` (the newest) to
+``.N`` of each file, and ``.gz`` of those where compression is on. Source: moby
+``daemon/logger/loggerutils/logfile.go`` and ``daemon/container``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import chain, pairwise
 
+from forensics_lib.engines.docker.journald import JournalLog
 from forensics_lib.engines.logs import LogRecord, Pattern, filter_logs
 from forensics_lib.errors import DamagedData, ForensicsError, NotAFile, PathNotFound
 from forensics_lib.formats.json_log import read_json_log
@@ -26,7 +28,7 @@ from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
 
 __all__ = ["container_logs"]
 
-_JSON_FILE, _LOCAL = "json-file", "local"
+_JSON_FILE, _LOCAL, _JOURNALD = "json-file", "local", "journald"
 _ROTATED = re.compile(r"\.([1-9][0-9]{0,8})(\.gz)?")
 
 _Decoder = Callable[[Iterable[bytes], Origin, OnProblem], Iterator[LogRecord]]
@@ -50,6 +52,7 @@ def container_logs(
     log_path: str,
     problems: ProblemLog,
     limits: Limits,
+    journal: JournalLog | None = None,
     *,
     pattern: Pattern | None = None,
     since: datetime | None = None,
@@ -68,6 +71,7 @@ def container_logs(
         log_path: ``LogPath`` of its configuration; read as well when it leads elsewhere in the tree.
         problems: gets what could not be read.
         limits: bounds on decompression.
+        journal: the container's log in the journals of the evidence.
         pattern: see `filter_logs`, as the two that follow.
         since: earliest time, inclusive.
         until: latest time, inclusive.
@@ -77,6 +81,10 @@ def container_logs(
         re.error: the pattern is no regular expression.
     """
     records = _all_records(tree, folder, container_id, driver, log_path, problems, limits)
+    if driver not in (_JSON_FILE, _LOCAL, "none"):
+        records = _or_kept_elsewhere(
+            records, journal, container_id, driver, tree.origin.to(folder.strip("/")), problems
+        )
     return filter_logs(records, pattern, since, until)
 
 
@@ -96,6 +104,35 @@ def _all_records(
             if log.driver != own and driver and file.size:
                 problems.add(file.origin, f"log of another driver than {driver}, which the container is configured for")
             yield from _records(file, log.decoder, problems, limits)
+
+
+def _or_kept_elsewhere(
+    in_folder: Iterator[LogRecord],
+    journal: JournalLog | None,
+    container_id: str,
+    driver: str,
+    origin: Origin,
+    problems: ProblemLog,
+) -> Iterator[LogRecord]:
+    """The records of the container's folder; where it has none, those of the journal, or the reason why not."""
+    has_own = False
+    for record in in_folder:
+        has_own = True
+        yield record
+    in_journal = journal.records(origin, problems) if journal is not None and driver in ("", _JOURNALD) else iter(())
+    first = next(in_journal, None)
+    if first is not None and has_own:
+        problems.add(
+            origin, f"container {container_id}: the journal has its log as well; the one of its folder is read"
+        )
+    elif first is not None:
+        yield first
+        yield from in_journal
+    elif driver == _JOURNALD and not has_own:
+        reason = "has no line of it" if journal is not None and journal.journals.files else "is not in this evidence"
+        problems.add(origin, f"container {container_id}: its log went to the host's journal, which {reason}")
+    elif driver and not has_own:
+        problems.add(origin, f"container {container_id}: its log driver {driver} keeps no log in its folder")
 
 
 def _elsewhere(tree: Tree, usual: _Log, log_path: str, problems: ProblemLog) -> Iterator[_Log]:
