@@ -26,7 +26,7 @@ __all__ = ["Container", "ContainerParts", "ContainerState", "Endpoint", "Mount",
 
 
 class ContainerState(StrEnum):
-    """The state in the words of ``docker ps``."""
+    """The state in the words of ``docker ps``, and ``unknown`` where no record of it can be read."""
 
     CREATED = "created"
     RUNNING = "running"
@@ -35,6 +35,7 @@ class ContainerState(StrEnum):
     REMOVING = "removing"
     EXITED = "exited"
     DEAD = "dead"
+    UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)

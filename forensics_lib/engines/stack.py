@@ -49,9 +49,9 @@ class UnpackedStack:
             return error
         return None
 
-    def content_size(self, index: int) -> int:
-        """Bytes of one layer's files, as recorded when it was unpacked."""
-        return self._layers[index].size or 0
+    def content_size(self, index: int) -> int | None:
+        """Bytes of one layer's files, as recorded when it was unpacked; None when they were not recorded."""
+        return self._layers[index].size
 
     def alone(self, index: int) -> Tree:
         """What one layer holds, in the form of the storage driver: its whiteouts are part of it."""

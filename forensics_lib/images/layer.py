@@ -31,8 +31,8 @@ class Stack(Protocol):
         """Why one layer cannot be read; None when it can."""
         ...
 
-    def content_size(self, index: int) -> int:
-        """Bytes of one layer's files."""
+    def content_size(self, index: int) -> int | None:
+        """Bytes of one layer's files; None where that is neither recorded nor can be counted."""
         ...
 
     def alone(self, index: int) -> Tree:
@@ -251,8 +251,11 @@ class Layer:
 
     @property
     def content_size(self) -> int | None:
-        """Bytes of the files that the layer stores, as `docker history` shows; None when it cannot be read."""
-        return None if self.unreadable is not None else self._stack.content_size(self.index)
+        """Bytes of the files that the layer stores, as `docker history` shows.
+
+        An engine's records tell them even where the files are not in the evidence; None where nothing does.
+        """
+        return self._stack.content_size(self.index)
 
     @property
     def wasted(self) -> int:

@@ -153,8 +153,10 @@ class LayerStack:
         """Why one layer cannot be read; None when it can."""
         return self.blobs[index].unreadable
 
-    def content_size(self, index: int) -> int:
+    def content_size(self, index: int) -> int | None:
         """Bytes of one layer's files (hard-linked ones once) and of its symbolic links' targets, as Docker counts."""
+        if self.unreadable(index) is not None:
+            return None
         with self._lock:
             if self._sizes is None:
                 self.read()

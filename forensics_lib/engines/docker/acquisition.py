@@ -1,4 +1,4 @@
-"""What the copy of a data root lost: attributes, device nodes, owners, times – and what that means for the answers.
+"""What the copy of a data root lost: whole parts, layers, attributes, owners, times – and what that means for answers.
 
 The layers' tar-split records hold the headers of the original archives, so for image layers this is no guess: each
 file's metadata is compared with what the archive said it was.
@@ -6,27 +6,31 @@ file's metadata is compared with what the archive said it was.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from forensics_lib.engines.docker.archive import split_entries
-from forensics_lib.engines.docker.drivers import GraphDriver
+from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.docker.archive import archive_headers
+from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
-from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
-from forensics_lib.formats.tar import TarDecoder, TarEntry
-from forensics_lib.formats.tar_split import Segment
+from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.formats.tar import TarEntry
 from forensics_lib.sources.decompress import Limits
-from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
-__all__ = ["archive_headers", "report_losses"]
+__all__ = ["report_losses"]
 
-_ZEROS = bytes(1 << 20)
-_MAX_ARCHIVE = 1 << 40
 _MAX_MEMBERS = 200_000
+_REMOVED = (ContainerState.DEAD, ContainerState.REMOVING)
+_PARTS = {
+    "containers": "containers with their settings and logs",
+    "image": "images, and which files belong to which container",
+    "volumes": "",
+    "network": "networks",
+}
 _MEANING = {
+    "directories": "directories of layers are missing or empty: asking for their files fails",
     "attributes": "extended attributes are lost: directories that replaced lower ones show the lower files again, and "
     "file capabilities are missing from every answer",
     "whiteouts": "whiteouts are lost: files that were deleted are shown as if they were still there",
@@ -61,9 +65,11 @@ class _Losses:
 
 def report_losses(docker: DockerRoot, limits: Limits) -> None:
     """Add one problem for each kind of metadata that the acquisition lost."""
+    _report_missing(docker)
     losses = _Losses()
     for name in docker.storage_drivers:
         driver = docker.driver(name)
+        _look_for_directories(docker, driver, losses)
         for record in docker.layer_db(name).layers.values():
             if losses.members < _MAX_MEMBERS:
                 _compare_layer(docker, driver, record, limits, losses)
@@ -71,35 +77,48 @@ def report_losses(docker: DockerRoot, limits: Limits) -> None:
             _look_for_attributes(docker, driver, losses)
     for kind, tally in losses.tallies.items():
         # single files may have been changed on the host; an acquisition that loses something loses it everywhere
-        if tally.lost and tally.lost * 2 > tally.seen:
+        if tally.lost and (tally.lost * 2 > tally.seen or kind == "directories"):
             message = f"the copy lost metadata: {_MEANING[kind]} ({tally.lost} of {tally.seen} looked at, "
             message += f"e.g. {tally.example})"
             docker.reader.problems.add(docker.reader.origin, DamagedData(message, origin=docker.reader.origin))
 
 
-def archive_headers(docker: DockerRoot, record: LayerRecord, limits: Limits) -> Iterator[TarEntry]:
-    """The members of a layer's original archive, from its tar-split record alone; their content is not there.
+def _report_missing(docker: DockerRoot) -> None:
+    """Say which parts are not in the evidence, of a data root that was not copied as a whole."""
+    tree, root = docker.reader.tree, docker.root
+    drivers = dict.fromkeys([*docker.storage_drivers, *(record.parts.storage_driver for record in docker.records)])
+    has_containers = bool(docker.records) or root.at("containers") in tree
+    has_images = root.at("image") in tree or root.at("graph") in tree
+    needs_images = any(name in DRIVERS for name in drivers) or not has_containers
+    is_part = not has_containers or (needs_images and not has_images)
+    missing = [] if has_containers else ["containers"]
+    missing += ["image"] if needs_images and not has_images else []
+    mounts = (mount.type for record in docker.records for mount in record.parts.mounts)
+    networks = (bool(record.parts.networks) for record in docker.records)
+    missing += ["volumes"] if root.at("volumes") not in tree and (is_part or "volume" in mounts) else []
+    missing += ["network"] if root.at("network") not in tree and (is_part or any(networks)) else []
+    told = [f"{name} ({_PARTS[name]})" if _PARTS[name] else name for name in missing]
+    told += [f"{name} (files of containers and images)" for name in drivers if _is_missing(docker, name)]
+    if told:
+        message = f"not all of the Docker data root is in the evidence; missing: {', '.join(told)}"
+        origin = docker.reader.origin.to(root.path.lstrip("/")) if root.path != "/" else docker.reader.origin
+        docker.reader.problems.add(origin, DamagedData(message, origin=origin))
 
-    Raises:
-        PathNotFound: the layer has no such record.
-        ForensicsError: it cannot be read.
-    """
 
-    def blocks() -> Iterator[bytes]:
-        total = 0
-        for entry in split_entries(docker, record, limits):
-            if isinstance(entry, Segment):
-                yield entry.data
-            else:
-                left = entry.size
-                total += left
-                if total > _MAX_ARCHIVE:
-                    raise LimitExceeded(f"files of more than {_MAX_ARCHIVE} bytes", origin=record.origin)
-                while left > 0:
-                    yield _ZEROS[:left]
-                    left -= len(_ZEROS)
+def _is_missing(docker: DockerRoot, driver: str) -> bool:
+    return driver in DRIVERS and docker.root.at(driver) not in docker.reader.tree
 
-    yield from TarDecoder(BlockStream(blocks()), origin=record.origin, max_entries=limits.entries)
+
+def _look_for_directories(docker: DockerRoot, driver: GraphDriver, losses: _Losses) -> None:
+    if driver.name not in DRIVERS or _is_missing(docker, driver.name):
+        return
+    layers = docker.layer_db(driver.name)
+    names = [layer.cache_id for layer in layers.layers.values() if layer.size != 0]
+    removed = {record.id for record in docker.records if record.parts.state in _REMOVED}
+    mounts = [mount for mount in layers.mounts.values() if mount.container_id not in removed]
+    names += [name for mount in mounts for name in (mount.init_id, mount.mount_id)]
+    for name in filter(None, names):
+        losses.tallies["directories"].add(not driver.holds(name), driver.folder(name).lstrip("/"))
 
 
 def _compare_layer(

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
-from forensics_lib.errors import PathNotFound
+from forensics_lib.errors import LimitExceeded, PathNotFound
+from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.formats.tar_split import Segment, SplitFile, decode
 from forensics_lib.sources.decompress import Limits, decompress, sniff
+from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
-__all__ = ["file_of", "layer_archive", "split_entries"]
+__all__ = ["archive_headers", "file_of", "layer_archive", "split_entries"]
+
+_ZEROS = bytes(1 << 20)
+_MAX_ARCHIVE = 1 << 40
 
 
 def layer_archive(
@@ -41,6 +46,38 @@ def layer_archive(
                 for block in node.source().blocks(0, entry.size):
                     yield block[:left], None, None
                     left -= len(block)
+
+
+def archive_headers(
+    docker: DockerRoot, record: LayerRecord, limits: Limits, check: Callable[[SplitFile], None] = lambda _: None
+) -> TarDecoder:
+    """The members of a layer's archive from its tar-split record alone; zeros stand for what its files held.
+
+    Args:
+        docker: the data root.
+        record: the layer.
+        limits: bounds on members.
+        check: called with the entry of each file before its content; what it raises ends the reading.
+
+    Raises:
+        PathNotFound: while it is read: the layer has no tar-split record.
+        ForensicsError: while it is read: the record cannot be read.
+    """
+
+    def blocks() -> Iterator[bytes]:
+        total = 0
+        for entry in split_entries(docker, record, limits):
+            if isinstance(entry, Segment):
+                yield entry.data
+                continue
+            check(entry)
+            total += entry.size
+            if total > _MAX_ARCHIVE:
+                raise LimitExceeded(f"files of more than {_MAX_ARCHIVE} bytes", origin=record.origin)
+            for start in range(0, entry.size, len(_ZEROS)):
+                yield _ZEROS[: entry.size - start]
+
+    return TarDecoder(BlockStream(blocks()), origin=record.origin, max_entries=limits.entries)
 
 
 def split_entries(docker: DockerRoot, record: LayerRecord, limits: Limits) -> Iterator[Segment | SplitFile]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forensics_lib.engines.container import ContainerParts, ContainerState, Endpoint, Mount, Port
-from forensics_lib.engines.docker.root import CONTAINER_ID, DataRoot
+from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.formats.jsondoc import JsonObject, parse_time
 from forensics_lib.model import Origin
 from forensics_lib.trees.base import Node, NodeKind, join
@@ -49,32 +49,50 @@ class ContainerRecord:
 def read_containers(reader: DocumentReader, root: DataRoot) -> list[ContainerRecord]:
     """Every container of a data root, newest first as ``docker ps``; damaged ones with what is left of them."""
     found = []
-    for node in reader.folder(root.at("containers")):
-        if node.kind is NodeKind.DIR and CONTAINER_ID.fullmatch(node.name):
-            record = _read(reader, node)
-            if record is not None:
-                found.append(record)
+    for container_id, folder in root.containers(reader).items():
+        record = _read(reader, root, container_id, folder)
+        if record is not None:
+            found.append(record)
     return sorted(found, key=lambda record: (-(record.parts.created_ns or 0), record.id))
 
 
-def _read(reader: DocumentReader, folder: Node) -> ContainerRecord | None:
+def _read(reader: DocumentReader, root: DataRoot, container_id: str, folder: Node) -> ContainerRecord | None:
     config = _newest(reader, folder, *_CONFIGS)
     host = _newest(reader, folder, "hostconfig.json")
-    if config is None and host is None:
-        origin = folder.origin.to(folder.path.lstrip("/"))
-        reader.problems.add(origin, f"container {folder.name}: neither config.v2.json nor hostconfig.json can be read")
-        return None
     origin = folder.origin.to(folder.path.lstrip("/"))
+    is_missing = not any(join(folder.path, name) in reader.tree for name in _CONFIGS)
+    if config is None and host is None:
+        message = f"container {container_id}: neither config.v2.json nor hostconfig.json "
+        is_missing = is_missing and join(folder.path, "hostconfig.json") not in reader.tree
+        is_removed = is_missing and _driver_of(reader, root, container_id) is None
+        message += ("is there" if is_missing else "can be read") + "; "
+        message += "it was being removed" if is_removed else "it is listed by its id, with its logs and files"
+        reader.problems.add(origin, message)
+        if is_removed:
+            return None
+    elif config is None and is_missing:
+        reader.problems.add(origin, f"container {container_id}: its config.v2.json is missing; little is known of it")
     config_object = config.object if config is not None else JsonObject({})
     host_object = host.object if host is not None else JsonObject({})
     config_origin = config.origin if config is not None else origin
-    if config is None and not any(join(folder.path, name) in reader.tree for name in _CONFIGS):
-        reader.problems.add(origin, f"container {folder.name}: its config.v2.json is missing; little is known of it")
     stated = config_object.text("ID")
-    if stated and stated != folder.name:
-        reader.problems.add(config_origin, f"the record in folder {folder.name} says it is container {stated}")
+    if stated and stated != container_id:
+        reader.problems.add(config_origin, f"the record in folder {container_id} says it is container {stated}")
     host_origin = host.origin if host is not None else origin
-    return record_of(folder.name, folder.path, config_object, host_object, config_origin, host_origin)
+    record = record_of(container_id, folder.path, config_object, host_object, config_origin, host_origin)
+    if not record.parts.storage_driver and (driver := _driver_of(reader, root, container_id)):
+        return replace(record, parts=replace(record.parts, storage_driver=driver))
+    return record
+
+
+def _driver_of(reader: DocumentReader, root: DataRoot, container_id: str) -> str | None:
+    """The storage driver that has a container's writable layer; empty where no driver's records are in the evidence.
+
+    A removal takes the record of the layer before the container's folder: None is a container that was being removed.
+    """
+    drivers = [node for node in reader.folder(root.at("image")) if join(node.path, "layerdb/mounts") in reader.tree]
+    found = (node.name for node in drivers if join(node.path, f"layerdb/mounts/{container_id}") in reader.tree)
+    return next(found, None if drivers else "")
 
 
 def record_of(
@@ -165,6 +183,8 @@ def _parts(container_id: str, config: JsonObject, host: JsonObject, origin: Orig
 
 def state_of(state: JsonObject) -> tuple[ContainerState, str]:
     """The state as the daemon derives it, and why it cannot be true of a dead disk."""
+    if not state.raw:
+        return ContainerState.UNKNOWN, "no record of its state can be read"
     running, pid = state.flag("Running"), state.integer("Pid") or 0
     if running:
         note = f"running when it was written down (process {pid}); the daemon did not see it end"

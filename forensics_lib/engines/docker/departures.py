@@ -8,23 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from forensics_lib.engines.docker.archive import split_entries
+from forensics_lib.engines.docker.archive import archive_headers
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.tar import TarDecoder
-from forensics_lib.formats.tar_split import Segment
+from forensics_lib.formats.tar_split import SplitFile
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.sources.decompress import Limits
-from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import Member, clean_path, read_members
 from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
 
 __all__ = ["Departure", "departures"]
 
-_ZEROS = bytes(1 << 20)
 _CAPABILITY = "security.capability"
 
 
@@ -50,7 +47,13 @@ def departures(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limi
         DamagedData: a file of the archive is not there, or has another size.
     """
     own = driver.alone(layer.cache_id)
-    headers = TarDecoder(BlockStream(_without_content(docker, own, layer, limits)), max_entries=limits.entries)
+
+    def check(entry: SplitFile) -> None:
+        path = clean_path(entry.name.decode("utf-8", "surrogateescape"))[0]
+        if entry.size and ((node := own._lookup(path)) is None or node.size != entry.size):
+            raise DamagedData(f"{path} is not the file of {entry.size} bytes that the layer had", origin=layer.origin)
+
+    headers = archive_headers(docker, layer, limits, check)
     nothing = BytesSource(b"", layer.origin)
     recorded = dict(read_members(headers, nothing, layer.origin, ProblemLog()))
     folders = {folder for path in recorded for folder in _parents(path)}
@@ -64,23 +67,6 @@ def departures(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limi
                 yield Departure(node, what)
         elif node.path not in folders and _is_added(node, recorded, below):
             yield Departure(node, ("added",))
-
-
-def _without_content(docker: DockerRoot, own: Tree, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
-    """The archive with zeros for the content of its files.
-
-    Raises:
-        DamagedData: a file of the archive is not there, or has another size.
-    """
-    for entry in split_entries(docker, layer, limits):
-        if isinstance(entry, Segment):
-            yield entry.data
-            continue
-        path = clean_path(entry.name.decode("utf-8", "surrogateescape"))[0]
-        if entry.size and ((node := own._lookup(path)) is None or node.size != entry.size):
-            raise DamagedData(f"{path} is not the file of {entry.size} bytes that the layer had", origin=layer.origin)
-        for start in range(0, entry.size, len(_ZEROS)):
-            yield _ZEROS[: entry.size - start]
 
 
 def _is_added(node: Node, recorded: dict[str, Member], below: Tree | None) -> bool:

@@ -11,7 +11,7 @@ from functools import cached_property
 
 from forensics_lib.engines.docker.layerdb import LayerDb
 from forensics_lib.engines.docker.root import DataRoot
-from forensics_lib.errors import DamagedData, PathNotFound, UnsupportedFormat
+from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound, UnsupportedFormat
 from forensics_lib.model import Origin
 from forensics_lib.trees.base import NodeKind, Tree, join
 from forensics_lib.trees.documents import DocumentReader
@@ -69,6 +69,14 @@ class GraphDriver(ABC):
         for node in self._reader.folder(self.folder_of_layers):
             if node.kind is NodeKind.DIR and node.name not in self.not_layers:
                 yield node.name
+
+    def holds(self, cache_id: str) -> bool:
+        """Whether the directory of a layer is in the evidence with its files."""
+        try:
+            self.alone(cache_id)
+        except ForensicsError:
+            return False
+        return True
 
     def folder(self, cache_id: str) -> str:
         """The directory of a layer."""
@@ -189,7 +197,9 @@ class Overlay2(GraphDriver):
                     below = mount.parent
         if not below:
             return []
-        self._reader.problems.add(self._origin(cache_id), "its list of lower layers is missing; the records are used")
+        if self.folder(cache_id) in self._reader.tree:
+            message = "its list of lower layers is missing; the records are used"
+            self._reader.problems.add(self._origin(cache_id), message)
         return [join(self.folder(layer.cache_id), "diff") for layer in self._layers.chain(below) if layer.cache_id]
 
     def _missing(self, cache_id: str, what: str) -> None:
@@ -273,8 +283,23 @@ class Copies(GraphDriver):
         return join(self.home, "dir" if self.name == "vfs" else "subvolumes")
 
     def tree(self, cache_id: str) -> Tree:
-        """The file system of a layer."""
-        return Subtree(self._reader.tree, self._existing(cache_id))
+        """The file system of a layer.
+
+        Raises:
+            PathNotFound: its directory is not in the evidence.
+            DamagedData: it is empty, and the layer was not: a copy that stays in one file system, such as that of
+                ``tar --one-file-system``, leaves out what is in a btrfs subvolume.
+        """
+        tree = Subtree(self._reader.tree, self._existing(cache_id))
+        if not any(tree._names("/")) and not self._may_be_empty(cache_id):
+            message = f"{self.folder(cache_id).lstrip('/')} is empty, and the layer was not: the copy did not enter it"
+            raise DamagedData(message, origin=self._origin(cache_id))
+        return tree
+
+    def _may_be_empty(self, cache_id: str) -> bool:
+        """Docker puts files into every container, so that only an image's first layer may be empty."""
+        record = self._layers.by_cache_id.get(cache_id)
+        return record is not None and not record.size and not record.parent
 
     def alone(self, cache_id: str) -> Tree:
         """The same: a copy holds everything."""

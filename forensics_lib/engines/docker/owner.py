@@ -213,7 +213,10 @@ class Owners:
             path = join(record.folder, "/".join(rest))
             detail = f"log of the driver {record.parts.log_driver}" if record.parts.log_driver else "log"
             return [Owner(OwnerKind.LOG, name, record.parts.name, detail, self._tree.origin.to(path.lstrip("/")))]
-        return [container_owner(record, "its records", record.config_origin)]
+        is_read = record.config.raw or record.host_config.raw
+        return [
+            container_owner(record, "its records" if is_read else "its records cannot be read", record.config_origin)
+        ]
 
     def _in_volumes(self, name: str, rest: Sequence[str]) -> Iterable[Owner]:
         if name in self._known.volumes:

@@ -6,13 +6,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from forensics_lib.engines.docker.shape import CONTAINER_ID, is_root, part_at, parts_in
 from forensics_lib.errors import DamagedData, ForensicsError
-from forensics_lib.trees.base import NodeKind, Tree, join
+from forensics_lib.trees.base import Node, NodeKind, Tree, join
 from forensics_lib.trees.documents import DocumentReader
 
 __all__ = ["DataRoot", "find_roots"]
 
-CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _USERNS = re.compile(r"\d+\.\d+")
 _DEFAULTS = ("/var/lib/docker", "/var/snap/docker/common/var-lib-docker")
 _SETTINGS = (
@@ -29,9 +29,8 @@ _UNITS = (
     "/etc/sysconfig/docker",
 )
 _ROOT_OPTION = re.compile(r"(?:--data-root|--graph|(?<!\S)-g)[=\s]+[\"']?(/[^\s\"']+)")
-_STORES = ("containers", "image", "volumes", "network", "buildkit", "plugins", "swarm", "graph", "runtimes", "trust")
-_DRIVERS = ("overlay2", "overlay", "aufs", "vfs", "btrfs", "devicemapper", "zfs", "fuse-overlayfs")
-_PARTS = frozenset((*_STORES, *_DRIVERS, "tmp"))
+_PART = "shape of a part"
+_ELSEWHERE = "/not in the evidence"
 _MAX_DEPTH = 8
 _MAX_FOLDERS = 50_000
 
@@ -42,8 +41,10 @@ class DataRoot:
 
     Attributes:
         path: the folder that holds ``containers``, ``image`` and the rest.
-        found_by: how it was found: ``daemon.json``, ``systemd``, ``default path`` or ``shape``.
-        parts: paths of parts that lie elsewhere, when only a part of a data root was copied.
+        found_by: how it was found: ``daemon.json``, ``systemd``, ``default path``, ``shape`` or, where only parts of a
+            data root were copied, ``shape of a part``.
+        parts: where parts lie that are not in the folder under their own names: a copy may start at ``containers``, at
+            ``containers/<id>`` or at ``image``.
     """
 
     path: str
@@ -52,10 +53,20 @@ class DataRoot:
 
     def at(self, *names: str) -> str:
         """The path of something in the root."""
-        path = self.parts.get(names[0], join(self.path, names[0]))
-        for name in names[1:]:
-            path = join(path, name)
-        return path
+        whole = "/".join(names)
+        for part, path in self.parts.items():
+            if whole == part or whole.startswith(f"{part}/"):
+                return join(path, whole[len(part) + 1 :]) if len(whole) > len(part) else path
+        # where the copy starts at a part, what has the name of another lies inside it
+        return join(_ELSEWHERE if self.path in self.parts.values() else self.path, whole)
+
+    def containers(self, reader: DocumentReader) -> dict[str, Node]:
+        """The folders of containers by id."""
+        nodes = [node for node in reader.folder(self.at("containers")) if CONTAINER_ID.fullmatch(node.name)]
+        alone = [part for part in self.parts if part.startswith("containers/")]
+        return {node.name: node for node in nodes if node.kind is NodeKind.DIR} | {
+            part.removeprefix("containers/"): reader.tree.node(self.parts[part]) for part in alone
+        }
 
 
 def find_roots(reader: DocumentReader) -> list[DataRoot]:
@@ -73,13 +84,14 @@ def find_roots(reader: DocumentReader) -> list[DataRoot]:
     for path in _DEFAULTS:
         if is_root(tree, path):
             _add(found, tree, path, "default path")
-    for path in _by_shape(tree, set(found)):
+    if not found and not is_root(tree, "/") and (part := part_at(tree, "/", tree.origin.label)):
+        return [DataRoot("/", _PART, part)]  # what lies below may be whole file systems of containers
+    partial: dict[str, DataRoot] = {}
+    for path in _by_shape(tree, set(found), partial):
         _add(found, tree, path, "shape")
-    if not found and (part := _partial(tree)) is not None:
-        found["/"] = part
-    if not found:
+    if not found and not partial:
         _report_locked(reader)
-    return list(found.values())
+    return list((found or partial).values())
 
 
 def _add(found: dict[str, DataRoot], tree: Tree, path: str, how: str) -> None:
@@ -91,29 +103,6 @@ def _add(found: dict[str, DataRoot], tree: Tree, path: str, how: str) -> None:
     for node in tree.children(real):
         if node.kind is NodeKind.DIR and _USERNS.fullmatch(node.name) and is_root(tree, node.path):
             found[node.path] = DataRoot(node.path, f"user namespace of {how}")
-
-
-def is_root(tree: Tree, path: str) -> bool:
-    """Whether a folder has the shape of a data root."""
-    try:
-        names = {node.name for node in tree.children(path) if node.kind is NodeKind.DIR}
-    except ForensicsError:
-        return False
-    if "image" in names and any(f"{node.path}/layerdb" in tree for node in tree.children(join(path, "image"))):
-        return True
-    if "containers" in names and _holds_containers(tree, join(path, "containers")):
-        return True
-    evidence = (("volumes", "metadata.db"), ("network", "files"), ("buildkit", "cache.db"), ("graph", "_tmp"))
-    return any(join(join(path, one), two) in tree for one, two in evidence) and len(names & _PARTS) >= 3
-
-
-def _holds_containers(tree: Tree, path: str) -> bool:
-    for node in tree.children(path):
-        if CONTAINER_ID.fullmatch(node.name) and node.kind is NodeKind.DIR:
-            names = {child.name for child in tree.children(node.path)}
-            if names & {"config.v2.json", "config.json", "hostconfig.json"}:
-                return True
-    return False
 
 
 def _configured(reader: DocumentReader) -> Iterator[tuple[str, str]]:
@@ -134,8 +123,11 @@ def _home_settings(reader: DocumentReader) -> Iterator[str]:
         yield f"{home.path}/.config/docker/daemon.json"
 
 
-def _by_shape(tree: Tree, known: set[str]) -> Iterator[str]:
-    """Folders of the right shape, breadth first; nothing below a root is searched, for it holds whole file systems."""
+def _by_shape(tree: Tree, known: set[str], partial: dict[str, DataRoot]) -> Iterator[str]:
+    """Folders of the right shape, breadth first; nothing below a root is searched, for it holds whole file systems.
+
+    Folders that hold but parts of a root go to `partial`.
+    """
     folders = ["/"]
     looked_at = 0
     for depth in range(_MAX_DEPTH):
@@ -149,6 +141,8 @@ def _by_shape(tree: Tree, known: set[str]) -> Iterator[str]:
             if is_root(tree, folder):
                 known = known | {folder}
                 yield folder
+            elif parts_in(tree, folder):
+                partial[folder] = DataRoot(folder, _PART)
             elif depth + 1 < _MAX_DEPTH and folder not in ("/proc", "/sys", "/dev"):
                 try:
                     below += [node.path for node in tree.children(folder) if node.kind is NodeKind.DIR]
@@ -168,12 +162,3 @@ def _report_locked(reader: DocumentReader) -> None:
             )
             message += "was copied without the right to read it; everything in it is lost"
             reader.problems.add(node.origin, DamagedData(message, origin=node.origin))
-
-
-def _partial(tree: Tree) -> DataRoot | None:
-    """A copy that starts inside a data root: at its ``containers`` or its ``image`` folder."""
-    if _holds_containers(tree, "/"):
-        return DataRoot("/", "shape", {"containers": "/"})
-    if any(f"{node.path}/layerdb" in tree for node in tree.children("/")):
-        return DataRoot("/", "shape", {"image": "/"})
-    return None

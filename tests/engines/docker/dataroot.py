@@ -38,6 +38,11 @@ def write(folder: Path, files: Mapping[str, bytes | str | None]) -> None:
             path.write_bytes(content)
 
 
+def stores(at: str) -> dict[str, None]:
+    """The folders that every data root has."""
+    return dict.fromkeys(f"{at}/{name}" for name in ("containers", "image", "volumes", "network", "overlay2"))
+
+
 def document(value: Any) -> bytes:
     return json.dumps(value).encode()
 

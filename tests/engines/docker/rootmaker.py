@@ -96,6 +96,8 @@ class RootMaker:
         self.driver = driver
         self.at, self.real = at, real
         self.entries: dict[str, Made] = {}
+        for name in ("containers", "image", "volumes", "network", driver):
+            self.put(name, folder())
         self.repositories: dict[str, dict[str, str]] = {}
         self._layers: dict[str, Layer] = {}
 

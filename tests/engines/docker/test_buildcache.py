@@ -23,6 +23,7 @@ from tests.engines.docker.dataroot import (
     chain,
     digest,
     document,
+    stores,
     values,
     write,
 )
@@ -42,6 +43,7 @@ def opened(tmp_path: Path, records: Buckets, snapshots: Buckets, **more: bytes |
     write(
         tmp_path,
         {
+            **stores(docker),
             f"{docker}/image/overlay2/layerdb/sha256/{LAYER[7:]}/diff": LAYER.encode(),
             f"{docker}/image/overlay2/layerdb/sha256/{LAYER[7:]}/cache-id": STEP.encode(),
             f"{docker}/image/overlay2/imagedb/content/sha256/{IMAGE_ID[7:]}": document(IMAGE),

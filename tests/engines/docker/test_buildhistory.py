@@ -22,6 +22,7 @@ from tests.engines.docker.dataroot import (
     document,
     hexid,
     message,
+    stores,
     write,
 )
 
@@ -140,6 +141,7 @@ def history(tmp_path: Path, records: dict[str, bytes], **more: bytes) -> fl.Evid
     write(
         tmp_path / "evidence",
         {
+            **stores("var/lib/docker"),
             f"var/lib/docker/image/overlay2/layerdb/sha256/{hexid('x')}/diff": digest("x").encode(),
             "var/lib/docker/buildkit/history.db": bolt({"_records": records, "_version": {"version": b"2"}}),
             **more,

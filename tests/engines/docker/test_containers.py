@@ -251,9 +251,31 @@ def test_host_config_missing_is_a_record_with_neutral_settings() -> None:
 
 
 def test_neither_record_can_be_read() -> None:
-    records, problems = read({"config.v2.json": b"{", "hostconfig.json": b"", "x.log": b""})
-    assert records == []
-    assert any("neither config.v2.json nor hostconfig.json" in message for message in problems)
+    (record,), problems = read({"config.v2.json": b"{", "hostconfig.json": b"", "x.log": b""})
+    assert (record.id, record.parts.name, record.parts.state) == (ID, "", ContainerState.UNKNOWN)
+    assert record.parts.state_note == "no record of its state can be read"
+    (message,) = [message for message in problems if "neither" in message]
+    assert message.startswith(f"container {ID}: neither config.v2.json nor hostconfig.json can be read")
+
+
+@pytest.mark.parametrize(
+    ("image", "listed"),
+    [
+        ({}, True),  # nothing tells that it was removed
+        ({"/image/vfs/layerdb/mounts/" + ID: folder()}, True),
+        ({"/image/vfs/layerdb/mounts": folder(), "/image/overlay2/layerdb/mounts/" + ID: folder()}, True),
+        ({"/image/vfs/layerdb/mounts": folder()}, False),  # a removal takes the record of its layer first
+        ({"/image/vfs/layerdb/mounts/" + hexid("other"): folder()}, False),
+    ],
+)
+def test_both_records_are_missing(image: dict[str, Made], listed: bool) -> None:
+    problems = ProblemLog()
+    host = tree("host", {f"/containers/{ID}/{ID}-json.log": b"", **image})
+    records = read_containers(DocumentReader(host, problems), DataRoot("/", "test"))
+    assert [record.id for record in records] == ([ID] if listed else [])
+    (message,) = [row.message for row in problems.rows]
+    assert message.startswith(f"container {ID}: neither config.v2.json nor hostconfig.json is there; ")
+    assert message.endswith("it is listed by its id, with its logs and files" if listed else "it was being removed")
 
 
 @pytest.mark.parametrize(

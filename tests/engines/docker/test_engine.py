@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import lzma
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -163,8 +164,64 @@ def test_several_hosts_in_one_folder(tmp_path: Path) -> None:
     root, other = host("/one/docker"), RootMaker(at="/two/docker")
     other.container("elsewhere")
     root.entries |= other.entries
-    with root.opened(tmp_path, strict=True) as ev:
+    with root.opened(tmp_path) as ev:
         assert {c.name for c in ev.containers} == {"web", "db", "app", "elsewhere"}
+
+
+@pytest.mark.parametrize("starts", ["above it", "at it"])
+@pytest.mark.parametrize(
+    ("part", "counts", "missing"),
+    [
+        ("containers", (3, 0, 0, 0), ["image", "volumes", "network", "overlay2"]),
+        ("containers/" + WEB, (1, 0, 0, 0), ["image", "volumes", "network", "overlay2"]),
+        ("image", (0, 2, 0, 0), ["containers", "volumes", "network", "overlay2"]),
+        ("volumes", (0, 0, 1, 0), ["containers", "image", "network"]),
+        ("network", (0, 0, 0, 1), ["containers", "image", "volumes"]),
+        ("overlay2", (0, 0, 0, 0), ["containers", "image", "volumes", "network"]),
+    ],
+)
+def test_a_copy_of_a_part(part: str, counts: tuple[int, ...], missing: list[str], starts: str, tmp_path: Path) -> None:
+    root, whole = host(), f"/docker/{part}/"
+    above = part.rpartition("/")[0] if starts == "above it" else part
+    below = f"/docker/{above}".rstrip("/")
+    root.entries = {path[len(below) :]: made for path, made in root.entries.items() if path.startswith(whole)}
+    if starts == "above it" and "/" not in part:
+        root.entries = {path: made for path, made in root.entries.items() if path.startswith(f"/{part}/")}
+    with root.opened(tmp_path) as ev:
+        assert ev.kind is fl.EvidenceKind.DOCKER_ROOT
+        assert tuple(map(len, (ev.containers, ev.images, ev.volumes, ev.networks))) == counts
+        (message,) = [row.message for row in ev.problems if "not all of the Docker data root" in row.message]
+        assert [name.partition(" ")[0] for name in re.split(r", (?!and)", message.partition("missing: ")[2])] == missing
+        expected = sound(tmp_path / "sound")
+        for c in ev.containers:
+            assert c.inspect()["State"] == expected[f"{c.name} inspect"]["State"]
+            assert _log(c) == expected[f"{c.name} logs"]
+            with pytest.raises(DamagedData, match="its writable layer is not recorded"):
+                c.tree()
+        for image in ev.images:
+            assert [step.created_by for step in image.history()] == expected[f"{image.tags} history"]
+            assert all(step.size is not None for step in image.history())
+            with pytest.raises(fl.ForensicsError, match="is not in the evidence"):
+                image.tree()
+        for volume in ev.volumes:
+            assert _files(volume) == expected[f"{volume.name} volume"]
+        for network in ev.networks:
+            assert network.inspect() == expected[f"{network.name} network"]
+        assert (len(ev.remnants()) > 0) == (part in ("overlay2", "image"))
+
+
+def test_containers_without_records_have_logs_and_files(tmp_path: Path) -> None:
+    root = host()
+    root.put(f"containers/{WEB}/config.v2.json", b"{")
+    root.put(f"containers/{WEB}/hostconfig.json", b"\xff")
+    changed, problems = spoiled(root, tmp_path)
+    assert {key.split()[0] for key in changed} == {"web", WEB}
+    expected = sound(tmp_path / "again")
+    for question in ("logs", "diff", "files"):
+        assert changed[f"{WEB} {question}"] == expected[f"web {question}"]
+    assert changed[f"{WEB} state"] == ("unknown", (), None)
+    assert changed[f"{WEB} inspect"]["State"]["Status"] == "unknown"
+    assert any("neither config.v2.json nor hostconfig.json can be read" in problem for problem in problems)
 
 
 FIFO = entry(NodeKind.FIFO, 0o600, None)

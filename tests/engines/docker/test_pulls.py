@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import forensics_lib as fl
 from forensics_lib.engines.docker.pulls import PullKind, PullRecord
-from tests.engines.docker.dataroot import digest, document, write
+from tests.engines.docker.dataroot import digest, document, stores, write
 
 LAYER, OTHER = digest("layer"), digest("other layer")
 BLOB, BLOB2, BLOB3 = digest("blob"), digest("second blob"), digest("third blob")
@@ -37,12 +37,13 @@ def code_of(blob: str, repository: str, credentials: str) -> str:
 
 def opened(tmp_path: Path, *notes: dict[str, str], **files: bytes) -> fl.Evidence:
     write(
-        tmp_path / "docker",
+        tmp_path,
         {
-            f"image/overlay2/layerdb/sha256/{LAYER[7:]}/diff": LAYER.encode(),
-            f"image/overlay2/imagedb/content/sha256/{IMAGE_ID[7:]}": document(IMAGE),
-            **({f"{BY_LAYER}/{LAYER[7:]}": document(notes)} if notes else {}),
-            **{f"{FOLDER}/{name}": content for name, content in files.items()},
+            **stores("docker"),
+            f"docker/image/overlay2/layerdb/sha256/{LAYER[7:]}/diff": LAYER.encode(),
+            f"docker/image/overlay2/imagedb/content/sha256/{IMAGE_ID[7:]}": document(IMAGE),
+            **({f"docker/{BY_LAYER}/{LAYER[7:]}": document(notes)} if notes else {}),
+            **{f"docker/{FOLDER}/{name}": content for name, content in files.items()},
         },
     )
     return fl.open(tmp_path)

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import forensics_lib as fl
-from forensics_lib.engines.docker.root import DataRoot, find_roots, is_root
+from forensics_lib.engines.docker.root import DataRoot, find_roots
+from forensics_lib.engines.docker.shape import is_root
 from forensics_lib.errors import DamagedData
 from forensics_lib.model import ProblemLog
 from forensics_lib.trees.documents import DocumentReader
@@ -106,8 +107,16 @@ def test_each_store_proves_a_root(entries: dict[str, Made]) -> None:
         {f"/srv/containers/{ID}": b"a file"},
         {f"/srv/containers/{ID}/notes.txt": b""},
         {"/srv/image/cat/layerdb.png": b""},
-        {"/srv/image": b"", "/srv/volumes/metadata.db": b""},
-        {"/srv/network/files/local-kv.db": b""},
+        {"/srv/image": b"", "/srv/volumes/notes": b""},
+        {"/srv/network/files": folder()},
+        {f"/srv/overlay/{ID}/diff": folder(), f"/srv/overlay/{ID}/link": b"L", "/srv/overlay/l": folder()},
+        {
+            f"/srv/vfs/dir/{ID}": folder(),
+            "/srv/vfs-layers": folder(),
+            "/srv/storage.lock": b"",
+            "/srv/vfs-images": folder(),
+        },
+        {"/aufs/diff": folder()},
         {"/srv/containers": link("/elsewhere"), f"/elsewhere/{ID}/config.v2.json": b"{}"},
     ],
 )
@@ -160,17 +169,57 @@ def test_the_only_root_is_that_of_a_user_namespace() -> None:
     assert [path for path, _ in found(data_root("/var/lib/docker/100000.100000"))] == ["/var/lib/docker/100000.100000"]
 
 
-def test_a_copy_of_the_containers_folder_alone() -> None:
-    (root,), problems = roots({f"/{ID}/config.v2.json": b"{}"})
-    assert root.at("containers", ID) == f"/{ID}"
-    assert root.at("image", "overlay2") == "/image/overlay2"
-    assert not problems
+@pytest.mark.parametrize("at", ["/", "/case/7"])
+@pytest.mark.parametrize(
+    ("part", "inside"),
+    [
+        ("overlay2", {f"/{ID}/diff": folder(), f"/{ID}/link": b"LINK", f"/{ID}-init/diff": folder(), "/l": folder()}),
+        ("vfs", {f"/dir/{ID}": folder()}),
+        ("btrfs", {f"/subvolumes/{ID}": folder()}),
+        ("aufs", {"/diff": folder(), "/layers": folder()}),
+        ("devicemapper", {"/devicemapper": folder(), "/metadata": folder()}),
+        ("volumes", {"/metadata.db": b"", "/data/_data": folder()}),
+        ("network", {"/files/local-kv.db": b""}),
+        ("image", {"/overlay2/imagedb": folder()}),
+        ("containers", {f"/{ID}/{ID}-json.log": b""}),
+    ],
+)
+def test_a_part_alone(part: str, inside: dict[str, Made], at: str) -> None:
+    """A copy of one folder, under its own name anywhere, or with the folder as its start."""
+    (root,), problems = roots({f"{at.rstrip('/')}/{part}{name}": made for name, made in inside.items()})
+    assert (root.path, root.at(part), problems) == (at, f"{at.rstrip('/')}/{part}", [])
+    (root,), problems = roots(inside)
+    assert (root.path, root.found_by, root.parts, problems) == ("/", "shape of a part", {part: "/"}, [])
+    assert root.at(part, "a", "b") == "/a/b"
 
 
-def test_a_copy_of_the_image_folder_alone() -> None:
-    (root,), _ = roots({"/overlay2/layerdb/sha256": folder(), "/overlay2/imagedb": folder()})
-    assert root.at("image", "overlay2", "layerdb") == "/overlay2/layerdb"
-    assert root.at("containers") == "/containers"
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"/config.v2.json": document({"ID": ID}), "/hostname": b""},
+        {"/hostconfig.json": b"{}", f"/{ID}-json.log": b""},
+        {"/config.v2.json": b"{", f"/{ID}-json.log": b""},
+        {f"/{ID}-json.log": b""},
+    ],
+)
+def test_the_folder_of_one_container(files: dict[str, Made]) -> None:
+    problems = ProblemLog()
+    reader = DocumentReader(tree("host", files), problems)
+    (root,) = find_roots(reader)
+    assert [(name, node.path) for name, node in root.containers(reader).items()] == [(ID, "/")]
+    assert root.at("containers", ID, "hostname") == "/hostname"
+    assert root.at("image", "overlay2") not in reader.tree
+
+
+@pytest.mark.parametrize(
+    "files", [{"/config.json": document({"ID": ID})}, {"/config.v2.json": b"{}"}, {"/config.v2.json": document([ID])}]
+)
+def test_no_folder_of_a_container(files: dict[str, Made]) -> None:
+    assert roots(files) == ([], [])
+
+
+def test_a_whole_root_hides_parts() -> None:
+    assert found({**data_root("/d"), "/x/volumes/metadata.db": b""}) == [("/d", "shape")]
 
 
 def test_a_root_that_the_configuration_names_and_nobody_copied() -> None:
@@ -209,7 +258,7 @@ def test_an_open_or_filled_folder_is_no_locked_root(entries: dict[str, Made]) ->
 
 def test_the_locked_root_is_a_problem_of_the_evidence(tmp_path: Path) -> None:
     root = RootMaker()
-    root.entries["/docker"] = folder(mode=0o710)
+    root.entries = {"/docker": folder(mode=0o710)}
     with root.opened(tmp_path) as ev:
         assert ev.kind is fl.EvidenceKind.FILESYSTEM_TREE
         assert not ev.containers
@@ -233,4 +282,6 @@ def test_any_tree_is_searched(entries: dict[str, Made]) -> None:
     data_roots, _ = roots(entries)
     host = tree("host", entries)
     assert len({root.path for root in data_roots}) == len(data_roots)
-    assert all(is_root(host, root.path) for root in data_roots if not root.parts)
+    whole = [root.path for root in data_roots if root.found_by != "shape of a part"]
+    assert all(is_root(host, path) for path in whole)
+    assert not whole or len(whole) == len(data_roots)
