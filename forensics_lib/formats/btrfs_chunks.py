@@ -74,6 +74,17 @@ class Chunk:
     stripes: tuple[Stripe, ...]
     mirrors: int
 
+    @property
+    def is_striped(self) -> bool:
+        """Whether neighbouring addresses lie on different devices."""
+        return bool(self.kind & _STRIPED)
+
+    @property
+    def device_length(self) -> int:
+        """Bytes that it takes of each of its devices."""
+        parities = _PARITIES.get(self.kind & (_RAID5 | _RAID6), 0)
+        return self.length // ((len(self.stripes) - parities) // self.mirrors) if self.is_striped else self.length
+
     def piece(self, offset: int, length: int, mirror: int) -> Piece:
         """Where a copy of the byte at an offset of this chunk lies, and how many bytes follow it there."""
         if not self.kind & _STRIPED:

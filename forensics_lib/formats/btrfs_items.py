@@ -57,6 +57,8 @@ class ItemKind(IntEnum):
     ROOT = 132
     ROOT_BACKREF = 144
     ROOT_REF = 156
+    EXTENT = 168
+    METADATA = 169
     DEVICE = 216
     CHUNK = 228
 
@@ -162,6 +164,7 @@ class RootItem:
         received_uuid: of the subvolume that it was sent from.
         ctime_ns: last change, nanoseconds since 1970.
         otime_ns: creation.
+        created: the transaction that made it; 0 where it is not recorded.
     """
 
     generation: int
@@ -177,6 +180,7 @@ class RootItem:
     received_uuid: bytes
     ctime_ns: int | None
     otime_ns: int | None
+    created: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +306,7 @@ def parse_root(data: bytes) -> RootItem:
         received,
         ctime,
         otime,
+        newer[5] if known else 0,
     )
 
 

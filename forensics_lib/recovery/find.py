@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import ForensicsError
+from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.model import ProblemLog, Progress
-from forensics_lib.recovery import ext4, ext4_free
+from forensics_lib.recovery import btrfs, btrfs_free, ext4, ext4_free
 from forensics_lib.recovery.agree import agreed
 from forensics_lib.recovery.carve import carve
 from forensics_lib.recovery.databases import database_remnants
@@ -17,6 +18,7 @@ from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.trees.base import Tree
+from forensics_lib.trees.btrfs import BtrfsTree
 from forensics_lib.trees.ext import ExtTree
 
 __all__ = ["Found", "find_remnants"]
@@ -40,7 +42,7 @@ def find_remnants(
     """What was deleted or lost its owner: of the data roots and their databases, then of each file system of a disk.
 
     Args:
-        disks: file systems whose blocks are there; deleted files of all but ext are not looked for, which is a problem.
+        disks: file systems whose blocks are there; kinds whose deleted files are not looked for are a problem.
         dockers: the data roots.
         problems: gets what could not be read or searched.
         progress: called with bytes done and in total of one file system's journal and free space after another's.
@@ -55,7 +57,7 @@ def find_remnants(
                 problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
                 continue
             described = list(deleted.described)
-            carved = list(carve(deleted.space, problems, progress, known=digests))
+            carved = [one for space in deleted.spaces for one in carve(space, problems, progress, known=digests)]
         except ForensicsError as error:
             problems.add(tree.origin, error)
             continue
@@ -68,13 +70,16 @@ class _Deleted(NamedTuple):
     """What a file system still describes, and what it does not describe any more."""
 
     described: Iterable[Remnant]
-    space: FreeSpace
+    spaces: Iterable[FreeSpace]
 
 
 def _deleted(tree: Tree, problems: ProblemLog, progress: Progress | None) -> _Deleted | None:
     """How deleted files of one kind of file system are found; None when that is not known."""
     match tree:
         case ExtTree():
-            return _Deleted(ext4.undelete(tree, problems, progress), ext4_free.free_space(tree))
+            return _Deleted(ext4.undelete(tree, problems, progress), [ext4_free.free_space(tree)])
+        case BtrfsTree():
+            used = BtrfsSpace(tree.volume, problems)
+            return _Deleted(btrfs.undelete(tree, used, problems, progress), btrfs_free.free_spaces(tree, used))
         case _:
             return None

@@ -17,11 +17,11 @@ _ZEROS_READ = 64 << 20
 _CONTAINER = re.compile(r"(?:^|/)(?:containers|layerdb/mounts|overlay-containers)/([0-9a-f]{64})(?:/|$)")
 _DIGEST = re.compile(r"/(?:blobs|imagedb/content)/sha256/([0-9a-f]{64})$")
 _KINDS = (
-    (re.compile(r"/diff/|/volumes/[^/]+/_data/|/snapshots/\d+/fs/"), "file"),
+    (re.compile(r"/diff/|/volumes/[^/]+/_data/|/snapshots/\d+/fs/|/(?:btrfs/subvolumes|vfs/dir)/[^/]+/."), "file"),
     (re.compile(r"/(?:config\.v2|hostconfig|config|state)\.json$"), "config"),
     (re.compile(r"-json\.log(?:\.\d+)?(?:\.gz)?$|/local-logs/|/ctr\.log$|/pods/.*\.log$"), "log"),
     (re.compile(r"/imagedb/|/repositories\.json$|/images/"), "image"),
-    (re.compile(r"/layerdb/|/overlay2?/[^/]+(?:/[^/]+)?$"), "layer"),
+    (re.compile(r"/layerdb/|/(?:overlay2?|btrfs/subvolumes|vfs/dir)/[^/]+(?:/[^/]+)?$"), "layer"),
     (re.compile(r"/volumes/"), "volume"),
 )
 

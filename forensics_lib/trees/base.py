@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
-from forensics_lib._frozen import quick
 from forensics_lib.errors import LimitExceeded, NotAFile, PathNotFound
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource, Source
@@ -31,9 +30,6 @@ class NodeKind(StrEnum):
     SOCKET = "socket"
 
 
-_DIR = NodeKind.DIR  # looked up once: a walk asks for every node
-
-
 class Content(Protocol):
     """Where a file's bytes are; asked only when somebody reads them."""
 
@@ -42,7 +38,6 @@ class Content(Protocol):
         ...
 
 
-@quick
 @dataclass(frozen=True, slots=True)
 class Node:
     """One name in a tree, with everything that is recorded of it.
@@ -188,13 +183,13 @@ class Tree(ABC):
         """
         stack = [iter((self.node(path),))]
         while stack:
-            for node in stack[-1]:
-                yield node
-                if node.kind is _DIR:
-                    stack.append(self._children(node.path))
-                    break
-            else:
+            node = next(stack[-1], None)
+            if node is None:
                 stack.pop()
+                continue
+            yield node
+            if node.kind is NodeKind.DIR:
+                stack.append(self._children(node.path))
 
     def open(self, path: str) -> BinaryIO:
         """The content of a file, links followed, as a binary file.

@@ -1,0 +1,572 @@
+"""The lives of inodes: what each was in all transactions of a btrfs file system that are still remembered.
+
+btrfs counts inodes up; but after a mount it goes on with the highest number that is there, so that those of the newest
+deleted files are given again. The transaction that made an inode tells them apart.
+"""
+
+from __future__ import annotations
+
+import stat
+from bisect import bisect_left, bisect_right, insort
+from collections import defaultdict, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from forensics_lib.errors import DamagedData, LimitExceeded, NotFound
+from forensics_lib.formats.btrfs import BtrfsVolume
+from forensics_lib.formats.btrfs_files import BtrfsFiles
+from forensics_lib.formats.btrfs_history import LOG_TREE, NOW, FoundNode, NodeHistory
+from forensics_lib.formats.btrfs_items import (
+    DirectoryEntry,
+    ExtentKind,
+    FileExtent,
+    InodeItem,
+    ItemKind,
+    NameReference,
+    parse_directory,
+    parse_extended_references,
+    parse_extent,
+    parse_inode,
+    parse_references,
+)
+from forensics_lib.formats.btrfs_node import MAX_OFFSET, BtrfsNode, Key
+from forensics_lib.model import ProblemLog
+from forensics_lib.recovery.btrfs_subvolumes import OldSubvolumes, is_file_tree
+from forensics_lib.sources.base import Source
+
+__all__ = ["Life", "Lives", "State"]
+
+_MAX_STATES = 1 << 20
+_MAX_EXTENTS = 1 << 22
+_MAX_LEAVES = 1 << 10
+"""Leaves that the extents of one inode may lie in."""
+_LOWEST, _HIGHEST = 256, (1 << 64) - 256
+_ORPHANS = (1 << 64) - 5
+_ENTRIES = (ItemKind.DIR_ITEM, ItemKind.DIR_INDEX)
+_Extents = tuple[tuple[int, FileExtent], ...]
+_Key = tuple[int, int, int]
+
+
+@dataclass(slots=True)
+class State:
+    """Content that an inode had.
+
+    Attributes:
+        inode: as it was then.
+        extents: (offset in the file, extent), ascending.
+        last: the last transaction that is known to have had it so; `NOW` for the file system as it is.
+        device: where this copy of the inode lies.
+        at: offset on that device.
+        whole: whether the extents are all that the inode counts.
+        in_log: whether it was found only in a log tree, which holds what was synced between two transactions.
+    """
+
+    inode: InodeItem
+    extents: _Extents
+    last: int
+    device: Source
+    at: int
+    whole: bool
+    in_log: bool
+
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """Sort key, oldest first."""
+        return self.inode.transaction, self.inode.sequence, self.inode.ctime_ns
+
+
+@dataclass(slots=True)
+class Life:
+    """One file, directory or other object from its creation to its deletion.
+
+    Attributes:
+        subvolume: the one it was changed in last.
+        number: of its inode.
+        born: the transaction that made it.
+        states: its contents, oldest first.
+        alive: whether it is still there and has a name.
+        is_open: whether it is deleted, but was open when the disk was copied.
+        gone: the first transaction that is known not to have it; None when it is there or unknown.
+        deleted_ns: when it was deleted, nanoseconds since 1970; None when unknown or alive.
+    """
+
+    subvolume: int
+    number: int
+    born: int
+    states: list[State] = field(default_factory=list)
+    alive: bool = False
+    is_open: bool = False
+    gone: int | None = None
+    deleted_ns: int | None = None
+
+    @property
+    def last(self) -> int:
+        """The last transaction that is known to have had it."""
+        return max((state.last for state in self.states), default=0)
+
+
+@dataclass(slots=True)
+class _Group:
+    """The items of one inode in one leaf."""
+
+    number: int
+    inode: InodeItem | None = None
+    at: int = 0
+    references: list[NameReference] = field(default_factory=list)
+    entries: list[DirectoryEntry] = field(default_factory=list)
+    extents: list[tuple[int, FileExtent]] = field(default_factory=list)
+
+
+class Lives:
+    """All lives that older tree blocks know of, except those of inodes that simply live on.
+
+    Args:
+        volume: the file system.
+        history: its tree blocks.
+        subvolumes: its subvolumes.
+        problems: gets what contradicts itself.
+
+    Attributes:
+        names: (directory, name, transaction) that led to an inode at that transaction, and the last one that knew it,
+            by subvolume and number.
+        changed_ns: the newest change that is known of each transaction, nanoseconds since 1970.
+    """
+
+    def __init__(
+        self, volume: BtrfsVolume, history: NodeHistory, subvolumes: OldSubvolumes, problems: ProblemLog
+    ) -> None:
+        """Read every leaf that is no longer used."""
+        self._volume = volume
+        self._history = history
+        self._subvolumes = subvolumes
+        self._problems = problems
+        self._lives: dict[_Key, Life] = {}
+        self._contents: dict[_Key, dict[tuple[int, _Extents], State]] = {}
+        self._born: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
+        self._present: dict[tuple[int, int], State | None] = {}
+        self._files: dict[int, BtrfsFiles | None] = {}
+        self._left = _MAX_STATES
+        self._extents_left = _MAX_EXTENTS
+        self.names: defaultdict[tuple[int, int], dict[tuple[int, bytes, int], int]] = defaultdict(dict)
+        self.changed_ns: dict[int, int] = {}
+        for number in sorted(filter(is_file_tree, history.owners())):
+            self._read_tree(number)
+        for leaf in history.leaves(LOG_TREE):
+            self._read_log(leaf)
+        self._read_orphans()
+        self._finish()
+
+    def __iter__(self) -> Iterator[Life]:
+        """All of them, by subvolume and number."""
+        for _, life in sorted(self._lives.items()):
+            yield life
+
+    def files(self, subvolume: int) -> BtrfsFiles | None:
+        """The files of a subvolume as they are; None when it is not there."""
+        if subvolume not in self._files:
+            self._files[subvolume] = None
+            if subvolume in self._history.live_roots:
+                try:
+                    self._files[subvolume] = self._volume.files(subvolume)
+                except (DamagedData, NotFound) as error:
+                    self._problems.add(self._volume.origin, error)
+        return self._files[subvolume]
+
+    def born(self, subvolume: int, number: int, transaction: int) -> tuple[int, int]:
+        """The transaction that made what a number was at a time, and the one that made what it was next.
+
+        0 where nothing is known of that time.
+        """
+        known = list(self._born.get((subvolume, number), ()))
+        now = self._now(subvolume, number)
+        if now is not None and now.inode.generation not in known:
+            insort(known, now.inode.generation)
+        index = bisect_right(known, transaction)
+        return known[index - 1] if index else 0, known[index] if index < len(known) else NOW + 1
+
+    def present(self, life: Life) -> State | None:
+        """What a living inode is."""
+        return self._now(life.subvolume, life.number)
+
+    # Reading leaves --------------------------------------------------------------------------------------------------
+
+    def _read_tree(self, number: int) -> None:
+        """The leaves of one subvolume, oldest first; those in use only tell what they no longer have."""
+        known: list[tuple[int, int]] = []  # inodes that were there and are not known to be gone
+        leaves = self._history.leaves(number)
+        starts: defaultdict[int, list[FoundNode]] = defaultdict(list)
+        for leaf in leaves:
+            if leaf.first is not None and leaf.first.kind == ItemKind.EXTENT_DATA:
+                starts[leaf.first.objectid].append(leaf)
+        gaps = deque(self._history.gaps(number))
+        for leaf in leaves:
+            while gaps and gaps[0][0] < leaf.generation:
+                self._lose(number, known, *gaps.popleft())
+            if leaf.first is None or leaf.last is None:
+                continue
+            low = leaf.first.objectid + (leaf.first > Key(leaf.first.objectid, ItemKind.INODE, 0))
+            begin, end = bisect_left(known, (low, 0)), bisect_left(known, (leaf.last.objectid, 0))
+            if leaf.until == NOW and begin == end:
+                continue
+            try:
+                block = self._history.read(leaf)
+            except DamagedData as error:
+                self._problems.add(leaf.device.origin, error)
+                continue
+            here = set(_inodes(block))
+            for inode in [inode for inode in known[begin:end] if inode not in here]:
+                known.remove(inode)  # the list is short: what is deleted leaves it
+                if (life := self._lives.get((number, *inode))) is not None:
+                    life.gone = leaf.generation
+            if leaf.until == NOW:
+                continue
+            for group in self._groups(block):
+                life = self._take(number, group, leaf, starts)
+                if life is not None and life.subvolume == number and group.inode is not None:
+                    life.gone = None
+                    index = bisect_left(known, (life.number, life.born))
+                    if index == len(known) or known[index] != (life.number, life.born):
+                        known.insert(index, (life.number, life.born))
+        for gap in gaps:
+            self._lose(number, known, *gap)
+
+    def _lose(self, number: int, known: list[tuple[int, int]], transaction: int, low: int, high: int) -> None:
+        """Note that a transaction did not have a range of inodes."""
+        begin, end = bisect_left(known, (low, 0)), bisect_left(known, (high + 1, 0))
+        for inode in known[begin:end] if begin < end else ():
+            self._lives[number, *inode].gone = transaction
+        del known[begin:end]
+
+    def _read_log(self, leaf: FoundNode) -> None:
+        """A leaf of a log tree: what was synced, of inodes only as far as they were changed."""
+        try:
+            block = self._history.read(leaf)
+        except DamagedData as error:
+            self._problems.add(leaf.device.origin, error)
+            return
+        groups = list(self._groups(block))
+        number = self._history.log_trees.get(leaf.address)
+        if number is None:
+            number = self._guess(groups)
+        if number is not None and is_file_tree(number):
+            for group in groups:
+                self._take(number, group, leaf, {})
+
+    def _guess(self, groups: list[_Group]) -> int | None:
+        """The subvolume whose inodes a leaf of a log names, when nothing says so: the only one that has them all."""
+        wanted = {(one.number, one.inode.generation) for one in groups if one.inode and one.inode.generation}
+        folders = {reference.directory for one in groups for reference in one.references}
+        fitting = []
+        for number in self._subvolumes.known:
+            fits = sum(self._knows(number, inode, generation) for inode, generation in wanted)
+            fits += sum(self._knows(number, folder, 0) for folder in folders)
+            fitting.append((fits, number))
+        fitting.sort(reverse=True)
+        if fitting and fitting[0][0] and (len(fitting) == 1 or fitting[0][0] > fitting[1][0]):
+            return fitting[0][1]
+        return None
+
+    def _knows(self, number: int, inode: int, generation: int) -> bool:
+        known, state = list(self._born.get((number, inode), ())), self._now(number, inode)
+        known += [state.inode.generation] if state is not None else []
+        return generation in known if generation else bool(known) and inode != _LOWEST
+
+    def _groups(self, block: BtrfsNode) -> Iterator[_Group]:
+        """The items of a leaf by the inode they belong to."""
+        group: _Group | None = None
+        for index, (objectid, kind, offset) in enumerate(block.keys):
+            if not _LOWEST <= objectid <= _HIGHEST:
+                continue
+            if group is None or group.number != objectid:
+                if group is not None:
+                    yield group
+                group = _Group(objectid)
+            try:
+                self._sort(group, kind, offset, block, index)
+            except DamagedData as error:
+                self._problems.add(block.device.origin.to("tree block", block.at), error)
+        if group is not None:
+            yield group
+
+    def _sort(self, group: _Group, kind: int, offset: int, block: BtrfsNode, index: int) -> None:
+        start, size = block.places[index]
+        data = block.data[start : start + size]
+        if kind == ItemKind.INODE:
+            inode = parse_inode(data)
+            group.inode, group.at = inode, block.at + start
+            changed = max(self.changed_ns.get(inode.transaction, 0), inode.ctime_ns)
+            self.changed_ns[inode.transaction] = changed
+        elif kind == ItemKind.INODE_REF:
+            group.references += parse_references(offset, data)
+        elif kind == ItemKind.INODE_EXTREF:
+            group.references += parse_extended_references(data)
+        elif kind in _ENTRIES:
+            group.entries += parse_directory(data)
+        elif kind == ItemKind.EXTENT_DATA:
+            group.extents.append((offset, parse_extent(data)))
+
+    # Lives -----------------------------------------------------------------------------------------------------------
+
+    def _take(self, number: int, group: _Group, leaf: FoundNode, starts: dict[int, list[FoundNode]]) -> Life | None:
+        """Add what a leaf tells of an inode; gives its life if it is none that simply lives on."""
+        self._take_entries(number, group, leaf.until)
+        if group.inode is None:
+            return None
+        inode, until = group.inode, leaf.until
+        number = self._subvolumes.owner(number, inode.transaction) if inode.generation else number
+        now = self._now(number, group.number)
+        if now is not None and (not now.inode.nlink or inode.generation not in (0, now.inode.generation)):
+            now = None  # the number was given anew
+        if now is None:
+            names = self.names[number, group.number]
+            for reference in group.references:
+                place = reference.directory, reference.name, inode.generation or inode.transaction
+                names[place] = max(names.get(place, 0), until)
+        if not inode.generation or inode.mode == 0:
+            return None  # a log that tells only that there is such an inode
+        in_log = leaf.owner == LOG_TREE
+        extents = tuple(group.extents)
+        is_last = leaf.last is not None and leaf.last.objectid == group.number
+        if is_last and not in_log and (stat.S_ISREG(inode.mode) or stat.S_ISLNK(inode.mode)):
+            extents = self._continued(inode, leaf, extents, starts)
+        whole = _covered(extents, inode.size) if in_log else _counted(extents) == inode.allocated
+        if now is not None and (now.inode.size, now.extents) == (inode.size, extents):
+            return None
+        if now is not None and not stat.S_ISREG(inode.mode):
+            return None
+        key = number, group.number, inode.generation
+        life = self._lives.get(key)
+        if life is None:
+            life = self._lives[key] = Life(*key, alive=now is not None)
+            insort(self._born[number, group.number], inode.generation)
+        contents = self._contents.setdefault(key, {})
+        state = contents.get((inode.size, extents))
+        if state is None:
+            if self._left <= 0 or self._extents_left <= 0:
+                self._say_limit()
+                return life
+            self._left -= 1
+            self._extents_left -= len(extents)
+            state = State(inode, extents, until, leaf.device, group.at, whole, in_log)
+            contents[inode.size, extents] = state
+            life.states.append(state)
+        else:
+            state.last = max(state.last, until)
+            state.in_log = state.in_log and in_log
+            if inode.transaction >= state.inode.transaction:
+                state.inode, state.device, state.at = inode, leaf.device, group.at
+        return life
+
+    def _take_entries(self, number: int, group: _Group, until: int) -> None:
+        for entry in group.entries:
+            owner = self._subvolumes.owner(number, entry.transaction)
+            if entry.kind == ItemKind.ROOT:
+                place = NameReference(group.number, 0, entry.name)
+                self._subvolumes.note_mount(entry.objectid, owner, place, min(until, entry.transaction))
+            elif entry.kind == ItemKind.INODE and _LOWEST <= entry.objectid <= _HIGHEST:
+                now = self._now(owner, entry.objectid)
+                if now is not None and now.inode.nlink and now.inode.generation <= entry.transaction:
+                    continue
+                names = self.names[owner, entry.objectid]
+                where = group.number, entry.name, entry.transaction
+                names[where] = max(names.get(where, 0), until)
+
+    def _continued(
+        self, inode: InodeItem, leaf: FoundNode, extents: _Extents, starts: dict[int, list[FoundNode]]
+    ) -> _Extents:
+        """The extents of an inode that go on in the leaves behind one."""
+        count = _counted(extents)
+        for _ in range(_MAX_LEAVES):
+            if count >= inode.allocated:
+                break
+            following = self._next(leaf, extents[-1][0] if extents else -1, starts)
+            if following is None:
+                break
+            try:
+                group = next(self._groups(self._history.read(following)), None)
+            except DamagedData:
+                break
+            if group is None or not group.extents:
+                break
+            extents += tuple(group.extents)
+            count += _counted(tuple(group.extents))
+            if following.last is None or following.last.objectid != group.number:
+                break
+            leaf = following
+        return extents
+
+    def _next(self, leaf: FoundNode, position: int, starts: dict[int, list[FoundNode]]) -> FoundNode | None:
+        """The leaf that the extents of the last inode of a leaf go on in."""
+        if leaf.last is None:
+            return None
+        number = leaf.last.objectid
+
+        def fits(one: FoundNode) -> bool:
+            first = one.first
+            return first is not None and first[:2] == (number, ItemKind.EXTENT_DATA) and first.offset > position
+
+        for one in self._history.following(leaf):
+            if fits(one):
+                return one
+        fitting = [one for one in starts.get(number, ()) if fits(one)]
+        if not fitting:
+            return None
+        nearest = min(one.first.offset for one in fitting if one.first is not None)
+        nearby = [one for one in fitting if one.first is not None and one.first.offset == nearest]
+        before = [one for one in nearby if one.generation <= leaf.until]
+        return max(before, key=lambda one: one.generation) if before else min(nearby, key=lambda one: one.generation)
+
+    def _now(self, subvolume: int, number: int) -> State | None:
+        """What an inode is; None when it is not there."""
+        key = subvolume, number
+        if key not in self._present:
+            self._present[key] = self._read_now(subvolume, number)
+        return self._present[key]
+
+    def _read_now(self, subvolume: int, number: int) -> State | None:
+        files = self.files(subvolume)
+        if files is None:
+            return None
+        try:
+            found = files.inode(number)
+            if found is None:
+                return None
+            extents: _Extents = ()
+            if stat.S_ISREG(found.item.mode) or stat.S_ISLNK(found.item.mode):
+                extents = files.content(number, found.item.size, files.origin).extents
+        except DamagedData as error:
+            self._problems.add(files.origin.to(f"inode {number}"), error)
+            return None
+        whole = _counted(extents) == found.item.allocated
+        return State(found.item, extents, NOW, found.device, found.at, whole, False)
+
+    def _read_orphans(self) -> None:
+        """Inodes without a name, which are only there since something had them open."""
+        for subvolume in filter(is_file_tree, list(self._history.live_roots)):
+            files = self.files(subvolume)
+            if files is None:
+                continue
+            keys = Key(_ORPHANS, ItemKind.ORPHAN, 0), Key(_ORPHANS, ItemKind.ORPHAN, MAX_OFFSET)
+            for item in files.tree.items(*keys, lambda error: None):
+                state = self._now(subvolume, item.key.offset)
+                if state is None or state.inode.nlink:
+                    continue
+                key = subvolume, item.key.offset, state.inode.generation
+                life = self._lives.setdefault(key, Life(*key))
+                life.is_open, life.gone, life.deleted_ns = True, None, state.inode.ctime_ns
+                same = self._contents.get(key, {}).get((state.inode.size, state.extents))
+                if same is not None:
+                    life.states.remove(same)
+                life.states.append(state)
+
+    def _finish(self) -> None:
+        """Put states in order, complete those of logs, and find out when lives ended."""
+        wanted: set[int] = set()
+        for life in self._lives.values():
+            life.states.sort(key=lambda state: state.order)
+            now = self._now(life.subvolume, life.number) if life.alive else None
+            for index, state in enumerate(life.states):
+                if state.in_log and not state.whole:
+                    earlier = [*life.states[:index], *([now] if now is not None else [])]
+                    _complete(state, [one for one in earlier if one.whole])
+            life.states = _distinct(life.states, now)
+            subvolume = self._subvolumes.known.get(life.subvolume)
+            if subvolume is not None and not subvolume.alive and subvolume.gone is not None:
+                life.gone = min(life.gone or subvolume.gone, subvolume.gone)
+            if life.gone is not None:
+                wanted.add(life.gone)
+        self._find_times(wanted - self.changed_ns.keys())
+        for life in self._lives.values():
+            last = life.states[-1].inode if life.states else None
+            if life.alive or life.is_open:
+                continue
+            if last is not None and not last.nlink:
+                life.deleted_ns = last.ctime_ns
+            elif life.gone is not None:
+                life.deleted_ns = self.changed_ns.get(life.gone)
+
+    def _find_times(self, wanted: set[int]) -> None:
+        """Read what transactions wrote of which only blocks in use are left, for the times."""
+        for node in self._history.nodes.values():
+            if not node.level and node.generation in wanted and node.until == NOW and is_file_tree(node.owner):
+                try:
+                    for _ in self._groups(self._history.read(node)):
+                        pass
+                except DamagedData as error:
+                    self._problems.add(node.device.origin, error)
+
+    def _say_limit(self) -> None:
+        message = f"more than {_MAX_STATES} contents of inodes or {_MAX_EXTENTS} extents; the others are not looked for"
+        self._problems.add(self._volume.origin, LimitExceeded(message))
+
+
+def _inodes(block: BtrfsNode) -> Iterator[tuple[int, int]]:
+    """Number and transaction of birth of each inode in a leaf."""
+    for index, (objectid, kind, _) in enumerate(block.keys):
+        if kind == ItemKind.INODE:
+            start = block.places[index][0]
+            yield objectid, int.from_bytes(block.data[start : start + 8], "little")
+
+
+def _counted(extents: _Extents) -> int:
+    """Bytes as an inode counts them."""
+    return sum(extent.length for _, extent in extents if extent.kind is ExtentKind.INLINE or extent.logical)
+
+
+def _covered(extents: _Extents, size: int) -> bool:
+    """Whether extents leave no gap; what inodes in a log count is not kept up."""
+    end = 0
+    for start, extent in extents:
+        if start > end:
+            return False
+        end = max(end, start + extent.length)
+    return end >= size
+
+
+def _complete(state: State, others: list[State]) -> None:
+    """Put what a log holds of an inode over what it was before."""
+    for other in reversed(others):
+        extents = _overlaid(other.extents, state.extents)
+        if _covered(extents, state.inode.size):
+            state.extents, state.whole = extents, True
+            return
+
+
+def _distinct(states: list[State], now: State | None) -> list[State]:
+    """States without those that are the same as a later one or as what is there, and without lesser copies of one."""
+    whole = {(state.inode.size, state.inode.mtime_ns): state for state in states if state.whole}
+    for state in states:
+        other = whole.get((state.inode.size, state.inode.mtime_ns))
+        if not state.whole and other is not None:
+            other.last = max(other.last, state.last)
+    states = [one for one in states if one.whole or (one.inode.size, one.inode.mtime_ns) not in whole]
+    found: dict[tuple[int, _Extents], State] = {}
+    for state in reversed(states):
+        key = state.inode.size, state.extents
+        if key in found:
+            found[key].last = max(found[key].last, state.last)
+        elif now is None or key != (now.inode.size, now.extents):
+            found[key] = state
+    return list(reversed(found.values()))
+
+
+def _overlaid(below: _Extents, above: _Extents) -> _Extents:
+    """Extents with others in their place."""
+    found = list(above)
+    for start, extent in below:
+        pieces = [(start, start + extent.length)]
+        for other, over in above:
+            pieces = [part for piece in pieces for part in _without(piece, other, other + over.length)]
+        for begin, end in pieces:
+            if extent.kind is ExtentKind.INLINE and (begin, end) != (start, start + extent.length):
+                continue
+            found.append((begin, replace(extent, offset=extent.offset + begin - start, length=end - begin)))
+    return tuple(sorted(found, key=lambda one: one[0]))
+
+
+def _without(piece: tuple[int, int], start: int, end: int) -> Iterator[tuple[int, int]]:
+    begin, stop = piece
+    if begin < min(stop, start):
+        yield begin, min(stop, start)
+    if max(begin, end) < stop:
+        yield max(begin, end), stop
