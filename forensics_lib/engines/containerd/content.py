@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator
 
 from forensics_lib.engines.containerd.root import CONTENT
 from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
+from forensics_lib.formats.jsondoc import parse
 from forensics_lib.images.digest import parse_digest
 from forensics_lib.images.layer import LayerBlob, SpoolPool
 from forensics_lib.images.store import Descriptor, Document, ImageStore
@@ -25,7 +26,7 @@ class ContentStore(ImageStore):
     """The blobs of a root.
 
     A store holds what was needed: of an index often only the host's platform, of an image that was unpacked perhaps
-    not the layers. So a blob that is missing is a problem only where a record says that it was there.
+    not the layers. So a blob that is missing is no fault of the evidence unless a record says that it was there.
 
     Attributes:
         home: the directory of the store.
@@ -56,16 +57,17 @@ class ContentStore(ImageStore):
         return self.find(f"{self.home}/blobs/{algorithm}/{encoded}")
 
     def described(self, descriptor: Descriptor, role: str) -> Document | None:
-        """The JSON document that a descriptor names; None when it was never fetched or, with a problem, is lost."""
-        if descriptor.data is None and not self.is_expected(descriptor.digest) and self.blob(descriptor.digest) is None:
+        """The JSON document that a descriptor names; None when it is not there (`lost` tells which should be)."""
+        if descriptor.data is None and self.recorded is not None and self.blob(descriptor.digest) is None:
+            self.references.append((role, descriptor))
             return None
         return super().described(descriptor, role)
 
     def layer(self, path: str, descriptor: Descriptor | None = None) -> LayerBlob:
-        """The stored layer of a descriptor; one that was never fetched is no problem, only unreadable."""
+        """The stored layer of a descriptor; one that is not there is unreadable (`lost` tells which should be)."""
         digest = descriptor.digest if descriptor is not None else ""
         key = path or digest
-        if key in self.layers or path or self.is_expected(digest) or self.blob(digest) is not None:
+        if key in self.layers or path or self.recorded is None or self.blob(digest) is not None:
             return super().layer(path, descriptor)
         origin = self.origin.to(self.home.lstrip("/")).to(digest)
         absent = PathNotFound(f"layer {digest} is not in the content store")
@@ -74,9 +76,9 @@ class ContentStore(ImageStore):
         )
         return self.layers[key]
 
-    def is_expected(self, digest: str) -> bool:
-        """Whether a record says that there is such a blob, or there are no records to say so."""
-        return self.recorded is None or digest in self.recorded
+    def lost(self) -> Iterator[str]:
+        """Digests that a record says are there, and that are not."""
+        return (digest for digest in self.recorded or () if self.blob(digest) is None)
 
     def files(self) -> Iterator[Node]:
         """The files of all blobs."""
@@ -91,14 +93,19 @@ class ContentStore(ImageStore):
                     yield digest, node
 
     def small(self, node: Node) -> Document | None:
-        """A blob that looks like a JSON document; None for all others."""
+        """A blob that is a JSON document; None for all others."""
+        origin = node.origin.to(node.path.lstrip("/"))
         try:
             if node.size > _MAX_DOCUMENT or node.source().read_at(0, 64).lstrip()[:1] != b"{":
                 return None
+            raw = node.read()
         except ForensicsError as error:
-            self.problems.add(node.origin, error)
+            self.problems.add(origin, error)
             return None
-        return self.parse(node)
+        try:
+            return Document(raw, parse(raw, origin), origin)
+        except ForensicsError:
+            return None  # lines of several documents, such as the trace of a build
 
 
 def _is_digest(text: str) -> bool:

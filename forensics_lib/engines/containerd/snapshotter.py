@@ -169,6 +169,11 @@ class Snapshotter:
                 if node.kind is NodeKind.DIR:
                     yield node.name
 
+    @property
+    def is_reachable(self) -> bool:
+        """Whether it keeps files in directories, which a tree has."""
+        return self.name in (*_OVERLAYS, *_COPIES)
+
     def exists(self, directory: str) -> bool:
         """Whether a snapshot's directory is in the evidence."""
         return directory.isdecimal() and self._files(directory) in self._reader.tree
@@ -178,7 +183,7 @@ class Snapshotter:
         return join(folder, "fs") if self.name in _OVERLAYS else folder
 
     def _existing(self, directory: str) -> str:
-        if self.name not in (*_OVERLAYS, *_COPIES):
+        if not self.is_reachable:
             where = _WHERE.get(self.name, "places that only it knows")
             raise UnsupportedFormat(f"the snapshotter {self.name} keeps the files of snapshot {directory} in {where}")
         path = self._files(directory)

@@ -10,7 +10,7 @@ from forensics_lib.engines.containerd.root import METADATA, ContainerdRoot
 from forensics_lib.engines.containerd.snapshotter import FOLDER, Snapshotter
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.bbolt import Bolt
-from forensics_lib.formats.containerd_meta import Namespace, read_namespaces
+from forensics_lib.formats.containerd_meta import ContentEntry, Namespace, read_namespaces
 from forensics_lib.images.layer import SpoolPool
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import NodeKind
@@ -41,11 +41,17 @@ class Containerd:
         """The metadata; None, with a problem, when it is missing or unreadable."""
         path = self.root.at(METADATA)
         database = open_database(self.reader, path)
-        if database is None:
+        if database is None or not database.root.is_sound:
             origin = self.reader.origin.to(path.lstrip("/"))
-            message = "containerd's meta.db is missing or unreadable: the names of images and the records of blobs "
-            self.reader.problems.add(origin, DamagedData(f"{message}and snapshots are lost", origin=origin))
+            state = "missing or unreadable" if database is None else "damaged"
+            message = f"containerd's meta.db is {state}: names of images and records of blobs and snapshots are lost"
+            self.reader.problems.add(origin, DamagedData(message, origin=origin))
         return database
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the metadata can be read."""
+        return self.database is not None and self.database.root.is_sound
 
     @cached_property
     def namespaces(self) -> dict[str, Namespace]:
@@ -56,11 +62,14 @@ class Containerd:
         return read_namespaces(self.database.root, origin, self.reader.problems)
 
     @cached_property
+    def recorded(self) -> dict[str, ContentEntry]:
+        """The records of blobs in any namespace, by digest."""
+        return {digest: entry for space in self.namespaces.values() for digest, entry in space.content.items()}
+
+    @cached_property
     def content(self) -> ContentStore:
         """The blobs of all namespaces."""
-        recorded = None
-        if self.database is not None and self.database.root.is_sound:
-            recorded = {digest for space in self.namespaces.values() for digest in space.content}
+        recorded = self.recorded if self.is_whole else None
         return ContentStore(self.reader.tree, self.root.path, self.reader.problems, self.limits, self._pool, recorded)
 
     @cached_property

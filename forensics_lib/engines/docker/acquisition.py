@@ -22,6 +22,8 @@ from forensics_lib.trees.base import Node, NodeKind, Tree, join
 __all__ = ["report_losses"]
 
 _MAX_MEMBERS = 200_000
+_MAX_STORED = 256 << 20
+_OVERLAYS = ("overlay2", "overlayfs", "fuse-overlayfs")
 _REMOVED = (ContainerState.DEAD, ContainerState.REMOVING)
 _PARTS = {
     "containers": "containers with their settings and logs",
@@ -61,6 +63,7 @@ class _Tally:
 class _Losses:
     tallies: dict[str, _Tally] = field(default_factory=lambda: {name: _Tally() for name in _MEANING})
     members: int = 0
+    stored: int = 0
 
 
 def report_losses(docker: DockerRoot, limits: Limits) -> None:
@@ -71,9 +74,12 @@ def report_losses(docker: DockerRoot, limits: Limits) -> None:
         driver = docker.driver(name)
         _look_for_directories(docker, driver, losses)
         for record in docker.layer_db(name).layers.values():
-            if losses.members < _MAX_MEMBERS:
+            blob = docker.layer_db(name).archive(record)
+            size = blob.stored.size if blob is not None and blob.stored is not None else 0
+            if losses.members < _MAX_MEMBERS and losses.stored + size <= _MAX_STORED:
+                losses.stored += size
                 _compare_layer(docker, driver, record, limits, losses)
-        if name == "overlay2" and not losses.tallies["attributes"].lost:
+        if name in ("overlay2", "overlayfs") and not losses.tallies["attributes"].lost:
             _look_for_attributes(docker, driver, losses)
     for kind, tally in losses.tallies.items():
         # single files may have been changed on the host; an acquisition that loses something loses it everywhere
@@ -126,7 +132,7 @@ def _compare_layer(
 ) -> None:
     try:
         tree = driver.alone(record.cache_id)
-        for entry in archive_headers(docker, record, limits):
+        for entry in archive_headers(docker, driver, record, limits):
             losses.members += 1
             _compare(tree, driver, entry, losses.tallies)
             if losses.members >= _MAX_MEMBERS:
@@ -139,7 +145,7 @@ def _compare(tree: Tree, driver: GraphDriver, entry: TarEntry, tallies: dict[str
     path = clean_path(entry.name)[0]
     folder, _, name = path.rpartition("/")
     if name.startswith(".wh."):
-        if driver.name in ("overlay2", "fuse-overlayfs"):
+        if driver.name in _OVERLAYS:
             _compare_mark(tree, folder, name, tallies)
         return
     node = tree._lookup(path)

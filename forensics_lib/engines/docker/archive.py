@@ -1,4 +1,7 @@
-"""The archive that a layer was unpacked from, put together again from its tar-split record and the driver's files."""
+"""The archive that a layer was unpacked from: kept in containerd's store, else put together again.
+
+Graph drivers do not keep it; a tar-split record and the driver's files give it back.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +13,28 @@ from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.errors import LimitExceeded, PathNotFound
 from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.formats.tar_split import Segment, SplitFile, decode
+from forensics_lib.images.layer import LayerBlob
+from forensics_lib.model import ProblemLog
 from forensics_lib.sources.decompress import Limits, decompress, sniff
-from forensics_lib.sources.stream import BlockStream
-from forensics_lib.trees.archive import clean_path
+from forensics_lib.sources.stream import BlockStream, SourceStream
+from forensics_lib.trees.archive import Member, clean_path, read_members
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
-__all__ = ["archive_headers", "file_of", "layer_archive", "split_entries"]
+__all__ = ["archive_headers", "file_of", "layer_archive", "members_of", "split_entries"]
 
 _ZEROS = bytes(1 << 20)
 _MAX_ARCHIVE = 1 << 40
+
+
+def members_of(blob: LayerBlob) -> dict[str, Member]:
+    """The members of an archive that is kept, by path, the last of each; their content is read from it.
+
+    Raises:
+        ForensicsError: it is not there or damaged.
+    """
+    archive = blob.archive()
+    decoder = TarDecoder(SourceStream(archive), source=archive, origin=blob.origin, max_entries=blob.limits.entries)
+    return dict(read_members(decoder, archive, blob.origin, ProblemLog()))
 
 
 def layer_archive(
@@ -49,15 +65,20 @@ def layer_archive(
 
 
 def archive_headers(
-    docker: DockerRoot, record: LayerRecord, limits: Limits, check: Callable[[SplitFile], None] = lambda _: None
+    docker: DockerRoot,
+    driver: GraphDriver,
+    record: LayerRecord,
+    limits: Limits,
+    check: Callable[[SplitFile], None] = lambda _: None,
 ) -> TarDecoder:
-    """The members of a layer's archive from its tar-split record alone; zeros stand for what its files held.
+    """The members of a layer's archive, of one that is not kept from its tar-split record alone: zeros stand for content.
 
     Args:
         docker: the data root.
+        driver: where the layer is.
         record: the layer.
         limits: bounds on members.
-        check: called with the entry of each file before its content; what it raises ends the reading.
+        check: called with the entry of each file of such a record before its content; what it raises ends the reading.
 
     Raises:
         PathNotFound: while it is read: the layer has no tar-split record.
@@ -77,7 +98,9 @@ def archive_headers(
             for start in range(0, entry.size, len(_ZEROS)):
                 yield _ZEROS[: entry.size - start]
 
-    return TarDecoder(BlockStream(blocks()), origin=record.origin, max_entries=limits.entries)
+    blob = docker.layer_db(driver.name).archive(record)
+    stream = blocks() if blob is None else blob.stream()
+    return TarDecoder(BlockStream(stream), origin=record.origin, max_entries=limits.entries)
 
 
 def split_entries(docker: DockerRoot, record: LayerRecord, limits: Limits) -> Iterator[Segment | SplitFile]:

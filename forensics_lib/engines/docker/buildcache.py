@@ -51,7 +51,7 @@ class BuildCacheRecord:
         chain_id: digest that names it on top of its parents.
         blob_chain_id: the same of the compressed layers.
         snapshot: key of its files in ``snapshots.db``, or in containerd's snapshotter.
-        directory: where its files lie in the tree; empty when they are not there or containerd keeps them.
+        directory: where its files lie in the tree; empty when they are not there.
         equal_mutable: the record that has its files; this one is then not listed.
         mutable: whether the next build goes on writing into it.
         deleted: whether its removal was begun.
@@ -287,7 +287,19 @@ class BuildCache:
     def _directory_of(self, key: str) -> str:
         """The directory of a snapshot by its key."""
         snapshot = self.snapshots.get(key)
+        if snapshot is None and (directory := self._in_store(key)):
+            return directory
         return snapshot.directory if snapshot is not None else self._directory("", _chain(key), "")
+
+    def _in_store(self, key: str) -> str:
+        """The directory of a snapshot in containerd's store; empty when it is not there."""
+        store = self._docker.store
+        for name in store.snapshotters if store is not None else ():
+            directory = store.layer_db(name).directory(key) if store is not None else ""
+            driver = self._docker.driver(name)
+            if directory and driver.exists(directory):
+                return driver.folder(directory)
+        return ""
 
     def _directory(self, key: str, chain: str, committed: str) -> str:
         """The directory of the layer that a snapshot was made into, else its own; only when it is there."""

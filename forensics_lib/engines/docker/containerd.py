@@ -80,8 +80,9 @@ class ContainerdStore:
         found: dict[str, list[ImageEntry]] = {}
         for entry in self.namespace.images.values():
             found.setdefault(entry.digest, []).append(entry)
-        if self.containerd.database is None:
-            found = {entry.digest: [entry] for entry in self._nameless()}
+        if not self.containerd.is_whole:
+            for entry in self._nameless():
+                found.setdefault(entry.digest, [entry])
         return found
 
     def _nameless(self) -> Iterable[ImageEntry]:
@@ -157,7 +158,7 @@ def choose_store(docker: DockerRoot, stores: Sequence[Containerd]) -> Containerd
             held = sum(record.id in keys for record in docker.records)
             if not held and namespace.name != wanted:
                 continue
-            if not (held or keys or namespace.images or containerd.database is None):
+            if not (held or keys or namespace.images or not containerd.is_whole):
                 continue
             rank = (held, inside, namespace.name == wanted)
             if best is None or rank > best[0]:
@@ -173,16 +174,17 @@ def _configured(docker: DockerRoot) -> str:
 
 
 def _namespaces(containerd: Containerd, wanted: str) -> list[Namespace]:
-    """Those of the metadata; where that is lost, those that the snapshotters know, or the one that is looked for."""
-    if containerd.database is not None:
-        return list(containerd.namespaces.values())
+    """Those of the metadata; where that is lost, also those that the snapshotters know, and the one looked for."""
+    known = list(containerd.namespaces.values())
+    if containerd.is_whole:
+        return known
     names = {
         one.namespace
         for name in containerd.snapshotter_names
         for one in containerd.snapshotter(name).snapshots.values()
     }
     origin = containerd.reader.origin.to(containerd.root.path.lstrip("/"))
-    return [Namespace(name, origin) for name in sorted(names | {wanted})]
+    return [*known, *(Namespace(name, origin) for name in sorted((names | {wanted}) - {one.name for one in known}))]
 
 
 def _keys(containerd: Containerd, namespace: Namespace) -> set[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from forensics_lib.engines.docker.archive import archive_headers
+from forensics_lib.engines.docker.archive import archive_headers, members_of
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
@@ -53,9 +53,13 @@ def departures(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limi
         if entry.size and ((node := own._lookup(path)) is None or node.size != entry.size):
             raise DamagedData(f"{path} is not the file of {entry.size} bytes that the layer had", origin=layer.origin)
 
-    headers = archive_headers(docker, layer, limits, check)
-    nothing = BytesSource(b"", layer.origin)
-    recorded = dict(read_members(headers, nothing, layer.origin, ProblemLog()))
+    blob = docker.layer_db(driver.name).archive(layer)
+    if blob is not None:
+        recorded = members_of(blob)
+    else:
+        headers = archive_headers(docker, driver, layer, limits, check)
+        nothing = BytesSource(b"", layer.origin)
+        recorded = dict(read_members(headers, nothing, layer.origin, ProblemLog()))
     folders = {folder for path in recorded for folder in _parents(path)}
     parent = docker.layer_db(driver.name).layers.get(layer.parent)
     below = driver.tree(parent.cache_id) if parent is not None else None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.docker.containerd import ContainerdStore
 from forensics_lib.engines.docker.containers import ContainerRecord
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
-from forensics_lib.errors import ForensicsError
+from forensics_lib.engines.docker.snapshots import SnapshotDb
+from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.trees.base import NodeKind
 
 __all__ = ["report_leftovers"]
@@ -30,6 +32,8 @@ def report_leftovers(docker: DockerRoot) -> None:
         known |= {
             points.object(place).text("ID") for place in points.raw if points.object(place).text("Type") == "image"
         }
+    if docker.store is not None:
+        _report_lost_blobs(docker, docker.store)
     for name in docker.storage_drivers:
         driver, layers = docker.driver(name), docker.layer_db(name)
         for layer in layers.removing:
@@ -37,11 +41,45 @@ def report_leftovers(docker: DockerRoot) -> None:
             problems.add(layer.origin, f"{what}; {_left_of_layer(driver, layer)}")
         for layer in layers.unfinished:
             problems.add(layer.origin, f"a pull or build was interrupted; {_left_of_layer(driver, layer)}")
+        if isinstance(layers, SnapshotDb):
+            _report_snapshots(docker, layers)
         for mount in layers.mounts.values() if docker.root.at("containers") in docker.reader.tree else ():
             if not {mount.container_id, mount.mount_id} & known:
                 left = _count(driver, mount.mount_id)
                 what = f"writable layer {mount.container_id} has no container: it was removed"
                 problems.add(mount.origin, f"{what}; {left}")
+
+
+def _report_snapshots(docker: DockerRoot, layers: SnapshotDb) -> None:
+    """Snapshots of the store of which one of the two records, or the directory, is missing."""
+    problems, snapshotter = docker.reader.problems, layers.snapshotter
+    for (name, key), entry in layers.namespace.snapshots.items():
+        if name == layers.driver and snapshotter.snapshots and entry.name not in snapshotter.snapshots:
+            message = f"snapshot {key} has no record in the snapshotter's database: its directory is not known"
+            problems.add(entry.origin, DamagedData(message, origin=entry.origin))
+    for key, snapshot in layers.keys.items():
+        if snapshotter.is_reachable and not snapshotter.exists(str(snapshot.id)):
+            message = f"snapshot {key} has a record, but its directory {snapshot.id} is missing"
+            problems.add(snapshot.origin, DamagedData(message, origin=snapshot.origin))
+
+
+def _report_lost_blobs(docker: DockerRoot, store: ContainerdStore) -> None:
+    """Blobs that the namespace has records of and that are not there, with what they are to the images."""
+    content = store.containerd.content
+    users: dict[str, dict[str, None]] = {}
+    for image in docker.images:
+        name = ", ".join(image.tags) or image.id
+        for role, digest in (
+            ("index", image.index_digest), ("manifest", image.manifest_digest), ("configuration", image.config_digest),
+        ):  # fmt: skip
+            users.setdefault(digest or "", {})[f"{role} of {name}"] = None
+        for layer in image.layers:
+            users.setdefault(layer.digest or "", {})[f"layer {layer.index + 1} of {name}"] = None
+    for digest in content.lost():
+        entry = store.containerd.recorded[digest]
+        what = f" ({'; '.join(users[digest])})" if digest in users else ""
+        message = f"blob {digest} of {entry.size} bytes has a record, but is not in the content store{what}"
+        docker.reader.problems.add(entry.origin, DamagedData(message, origin=entry.origin))
 
 
 def _left_of_container(docker: DockerRoot, record: ContainerRecord) -> str:

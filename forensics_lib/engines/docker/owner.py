@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from forensics_lib.engines.containerd.root import CONTENT
+from forensics_lib.engines.containerd.snapshotter import FOLDER
 from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver
 from forensics_lib.engines.docker.ownership import Owner, OwnerKind, Ownership, container_owner, interrupted
+from forensics_lib.engines.docker.snapshots import SnapshotDriver
 from forensics_lib.errors import AmbiguousName, ForensicsError
 from forensics_lib.model import Origin
-from forensics_lib.trees.base import Node, NodeKind, join
+from forensics_lib.trees.base import Node, NodeKind, join, parent_of
 
 if TYPE_CHECKING:
     from forensics_lib.engines.docker.engine import DockerRoot
@@ -94,6 +97,9 @@ class Owners:
         Raises:
             AmbiguousName: it is the start of several ids.
         """
+        parts = self._below_containerd(path_or_id)
+        if parts is not None:
+            return _distinct(self._in_containerd(parts))
         parts = self._below_root(path_or_id)
         if parts is not None:
             return _distinct(self._of_path(parts))
@@ -106,16 +112,19 @@ class Owners:
         for name in self._drivers:
             driver = self._docker.driver(name)
             names = set(driver.directories())
+            if isinstance(driver, SnapshotDriver):
+                known = driver.snapshotter.snapshots
+                found += [self._orphan(driver, one, names) for one in self._without_owner(driver, names) if known]
+                continue
             places = [self._docker.root.at("image", name), self._docker.root.at("graph")]
             if names and not any(place in self._tree for place in places):
                 message = f"image/{name} is missing, so that nothing tells whose the {len(names)} layers of {name} are"
                 self._docker.reader.problems.add(self._tree.origin.to(driver.home.lstrip("/")), message)
-            found += [
-                self._orphan(driver, one, names)
-                for one in sorted(names)
-                if not self._known.folders.get(driver.folder(one))
-            ]
+            found += [self._orphan(driver, one, names) for one in self._without_owner(driver, names)]
         return found
+
+    def _without_owner(self, driver: GraphDriver, names: Iterable[str]) -> Iterator[str]:
+        return (one for one in sorted(names) if not self._known.folders.get(driver.folder(one)))
 
     @property
     def _drivers(self) -> list[str]:
@@ -125,7 +134,10 @@ class Owners:
 
     def _orphan(self, driver: GraphDriver, name: str, names: set[str]) -> OrphanLayer:
         path = driver.folder(name)
-        if name.endswith("-init"):
+        if isinstance(driver, SnapshotDriver):
+            snapshot = driver.snapshotter.by_id.get(name)
+            likely = f"snapshot {snapshot.key}" if snapshot is not None else ""
+        elif name.endswith("-init"):
             likely = "init layer of a container"
         elif f"{name}-init" in names:
             likely = "writable layer of a container"
@@ -136,6 +148,36 @@ class Owners:
         else:
             likely = ""
         return OrphanLayer(driver.name, name, path, likely, self._tree.origin.to(path.lstrip("/")))
+
+    def _below_containerd(self, text: str) -> list[str] | None:
+        """The path below containerd's root; None for what does not lie there, and for ids."""
+        store = self._docker.store
+        if store is None or "/" not in text:
+            return None
+        path = posixpath.normpath(f"/{text.lstrip('/')}")
+        own, docker, real = store.containerd.root.path, self._docker.root.path, self._docker.real_root
+        bases = [own]
+        for start, host in ((docker, real), (parent_of(docker), parent_of(real))):
+            if _inside(own, start) is not None:
+                bases.append(posixpath.normpath(f"{host}/{own.removeprefix(start)}"))
+        found = (_inside(path, base) for base in bases)
+        return next((parts for parts in found if parts is not None), None)
+
+    def _in_containerd(self, parts: Sequence[str]) -> Iterable[Owner]:
+        store = self._docker.store
+        if store is None:
+            return ()
+        root = store.containerd.root
+        origin = store.containerd.reader.origin.to("/".join((root.path, *parts)).lstrip("/"))
+        match parts:
+            case [folder, "snapshots" | "active" | "view", name, *_] if (
+                folder.removeprefix(FOLDER) in store.snapshotters
+            ):
+                return self._in_driver(folder.removeprefix(FOLDER), name)
+            case [folder, "blobs", _, name, *_] if folder == CONTENT:
+                unused = Owner(OwnerKind.ORPHAN, name, "", "blob that no image and no build has", origin)
+                return self._known.ids.get(name) or [unused]
+        return [Owner(OwnerKind.ENGINE, "", "", "data of containerd", origin)]
 
     def _below_root(self, text: str) -> list[str] | None:
         """The path below the data root; None for what does not lie there, and for ids."""
@@ -230,8 +272,9 @@ class Owners:
         known = self._known.folders.get(driver.folder(name))
         if known:
             return known
-        is_folder = self._is_folder(driver.folder(name))
-        if not is_folder and not _ID.fullmatch(name.removesuffix("-init")):
+        is_folder = driver.exists(name)
+        is_name = isinstance(driver, SnapshotDriver) or _ID.fullmatch(name.removesuffix("-init")) is not None
+        if not is_folder and not is_name:
             return [self._engine([driver_name, name], f"a file of the storage driver {driver_name}")]
         orphan = self._orphan(driver, name, set(driver.directories()))
         why = "no record names it" if is_folder else "no record names it, and it is not in the evidence"

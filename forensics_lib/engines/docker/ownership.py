@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from forensics_lib.engines.docker.containers import ContainerRecord
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
+from forensics_lib.engines.docker.snapshots import SnapshotDb
 from forensics_lib.model import Origin
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Owner", "OwnerKind", "Ownership", "container_owner", "interrupted"]
 
 _MAX_LAYERS = 512
+_BUILD_KEY = re.compile(r"[0-9a-z]{25}(?:-view)?")
 
 
 class OwnerKind(StrEnum):
@@ -81,9 +84,13 @@ class Ownership:
         found: dict[str, dict[Owner, None]] = {}
         for name in self._docker.storage_drivers:
             driver = self._docker.driver(name)
-            for directory, owner in self._directories(self._docker.layer_db(name)):
+            records = self._docker.layer_db(name)
+            for directory, owner in self._directories(records):
                 if directory:
                     found.setdefault(driver.folder(directory), {})[owner] = None
+            if isinstance(records, SnapshotDb):
+                for directory, owner in self._other_snapshots(records):
+                    found.setdefault(driver.folder(directory), {owner: None})
         for name in self._docker._drivers_before_1_10:
             for folder, owner in self._before_1_10(self._docker.driver(name)):
                 found.setdefault(folder, {})[owner] = None
@@ -99,15 +106,35 @@ class Ownership:
 
     def _directories(self, records: LayerDb) -> Iterator[tuple[str, Owner]]:
         """Names of directories by the layer records."""
+        forgotten = records.forgotten if isinstance(records, SnapshotDb) else set[str]()
         for mount in records.mounts.values():
+            if mount.container_id in forgotten and mount.container_id not in self.containers:
+                continue
             owner = self._mount_owner(mount)
             yield mount.mount_id, owner
             yield mount.init_id, _init(owner)
         for layer in records.layers.values():
+            if layer.chain_id in forgotten and layer.chain_id not in self._images_by_chain:
+                continue
             for owner in self.of_layer(records, layer):
                 yield layer.cache_id, owner
         for layer in (*records.removing, *records.unfinished):
             yield layer.cache_id, interrupted(layer)
+
+    def _other_snapshots(self, records: SnapshotDb) -> Iterator[tuple[str, Owner]]:
+        """Directories of snapshots that are neither layers nor containers: of builds, and views of others."""
+        builds = {record.snapshot: record for record in self._docker.build_cache.records}
+        for key, snapshot in records.keys.items():
+            if key in records.forgotten or snapshot.id is None:
+                continue
+            build = builds.get(key) or builds.get(key.removesuffix("-view"))
+            if build is not None:
+                owner = Owner(OwnerKind.BUILD_CACHE, build.id, "", build.description, build.origin)
+            elif _BUILD_KEY.fullmatch(key):
+                owner = Owner(OwnerKind.BUILD_CACHE, key, "", "snapshot without a record", snapshot.origin)
+            else:
+                owner = Owner(OwnerKind.ENGINE, key, "", f"{snapshot.kind} snapshot", snapshot.origin)
+            yield str(snapshot.id), owner
 
     def _before_1_10(self, driver: GraphDriver) -> Iterator[tuple[str, Owner]]:
         """Directories that have the id of the image or container they belong to; each layer was an image itself."""
@@ -159,7 +186,25 @@ class Ownership:
             for key in (network.id, network.name):
                 yield key, Owner(OwnerKind.NETWORK, network.id, network.name, network.driver, network.origin)
         for image in self._docker.images:
-            yield image.id, Owner(OwnerKind.IMAGE, image.id, _names(image.tags, image.digests), "", image.origin)
+            owner = Owner(OwnerKind.IMAGE, image.id, _names(image.tags, image.digests), "", image.origin)
+            yield image.id, owner
+            yield from self._blobs(image, owner)
+
+    def _blobs(self, image: Image, owner: Owner) -> Iterator[tuple[str, Owner]]:
+        """Digests of the blobs of an image in containerd's store."""
+        if image.manifest_digest is None:
+            return
+        if image.manifest_digest != image.id:
+            yield image.manifest_digest, replace(owner, detail=f"its manifest for {image.platform}")
+        yield image.config_digest or "", replace(owner, detail="its configuration")
+        for layer in image.layers:
+            detail = f"archive of layer {layer.index + 1} of {len(image.layers)}"
+            yield layer.digest or "", replace(owner, kind=OwnerKind.IMAGE_LAYER, detail=detail)
+        for artifact in image.attestations:
+            detail = f"statement about it ({artifact.artifact_type})"
+            yield artifact.digest, replace(owner, detail=detail)
+            for _, digest in artifact.contents:
+                yield digest, replace(owner, detail=detail)
 
     def _layers(self) -> Iterator[tuple[str, Owner]]:
         """Chain ids, diff ids, directories and the ids of writable layers."""
@@ -175,8 +220,9 @@ class Ownership:
                     yield layer.diff_id, owner
         yield from mounts.items()
         for folder, owners in self.folders.items():
-            for owner in owners:
-                yield folder.rpartition("/")[2], owner
+            name = folder.rpartition("/")[2]
+            for owner in () if name.isdecimal() else owners:  # snapshots have numbers
+                yield name, owner
 
     def _builds(self) -> Iterator[tuple[str, Owner]]:
         """Ids of the build cache, of builds, and digests of what builds made."""

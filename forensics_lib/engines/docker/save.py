@@ -17,6 +17,7 @@ from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.formats.tar_split import Segment
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.image import Image
+from forensics_lib.images.layer import LayerBlob
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import Tree
 
@@ -109,10 +110,25 @@ def _archive(
     Raises:
         ForensicsError: nothing tells how it was.
     """
+    blob = docker.layer_db(driver.name).archive(layer)
+    if blob is not None:
+        return blob.archive().size, _kept(docker, driver, layer, blob, limits)
     size = 0
     for entry in split_entries(docker, layer, limits):
         size += len(entry.data) if isinstance(entry, Segment) else entry.size
     return size, _pieces(docker, driver, layer, limits)
+
+
+def _kept(
+    docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, blob: LayerBlob, limits: Limits
+) -> Iterator[bytes]:
+    """The archive of a layer as containerd keeps it.
+
+    Raises:
+        ForensicsError: it cannot be read, or the layer's directory has files that are not in it and would be lost.
+    """
+    _compare(docker, driver, layer, limits)
+    yield from blob.stream()
 
 
 def _pieces(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits) -> Iterator[bytes]:
@@ -120,6 +136,18 @@ def _pieces(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits:
 
     Raises:
         ForensicsError: it cannot be put together, or its directory has files that are not in it and would be lost.
+    """
+    _compare(docker, driver, layer, limits)
+    for piece, _, _ in layer_archive(docker, driver, layer, limits):
+        if piece is not None:
+            yield piece
+
+
+def _compare(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits: Limits) -> None:
+    """Say what in a layer's directory is not as in its archive.
+
+    Raises:
+        DamagedData: there are files that are not in the archive and would be lost.
     """
     differing = []
     for departure in departures(docker, driver, layer, limits):
@@ -131,6 +159,3 @@ def _pieces(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limits:
         names = ", ".join(f"{one.node.path} ({', '.join(one.what)})" for one in differing[:5])
         message = f"layer {layer.diff_id} is saved as it was; {len(differing)} of its files are different now: {names}"
         docker.reader.problems.add(layer.origin, message)
-    for piece, _, _ in layer_archive(docker, driver, layer, limits):
-        if piece is not None:
-            yield piece

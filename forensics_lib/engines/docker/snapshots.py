@@ -150,6 +150,16 @@ class SnapshotDb(LayerDb):
         """The archive that a layer was unpacked from; None when it is not there."""
         return self._archives().blobs.get(record.diff_id)
 
+    def directory(self, key: str) -> str:
+        """The directory of a snapshot by its key; empty when there is no such snapshot."""
+        return self._directory(self.keys.get(key))
+
+    @cached_property
+    def forgotten(self) -> set[str]:
+        """Keys of snapshots that the namespace has no record of any more; their files were about to be removed."""
+        recorded = {key for name, key in self.namespace.snapshots if name == self.driver}
+        return set(self.keys) - recorded if recorded else set()
+
     def _record(self, chain_id: str, snapshot: Snapshot) -> LayerRecord:
         below = (one.key for one in self.snapshotter.chain(snapshot)[1:])
         parent = next((key for key in below if _CHAIN.fullmatch(key)), "")  # that of a commit lies on an init layer

@@ -61,11 +61,13 @@ def _report_no_image(docker: DockerRoot, names: Sequence[ImageEntry], target: Ta
     """Say so when a name stands for nothing that could be shown."""
     entry = names[0]
     what = ", ".join(one.name for one in names if one.name) or entry.digest
-    if target.artifacts:
+    if target.absent:
+        message = f"{what} stands for {entry.digest}, of which no manifest of an image is in the content store"
+    elif target.artifacts:
         kinds = ", ".join(dict.fromkeys(one.artifact_type for one in target.artifacts))
         message = f"{what} stands for {entry.digest}, which is no image ({kinds})"
     else:
-        message = f"{what} stands for {entry.digest}, of which no manifest is in the content store"
+        message = f"{what} stands for {entry.digest}, which lists no manifests"
     docker.reader.problems.add(entry.origin, DamagedData(message, origin=entry.origin))
 
 

@@ -23,10 +23,15 @@ __all__ = ["verify_root"]
 def verify_root(docker: DockerRoot, limits: Limits) -> Iterator[Check]:
     """Image ids, chain ids, sizes, and every layer's archive put together again from its files."""
     for image in docker.images:
-        if image.raw_config is not None:
+        expected = image.config_digest
+        if image.raw_config is not None and expected is not None:
             actual = f"sha256:{hashlib.sha256(image.raw_config).hexdigest()}"
-            yield Check(f"image {image.id} configuration", image.id, actual, actual == image.id, image.origin)
-    for name in docker.storage_drivers:
+            yield Check(f"image {image.id} configuration", expected, actual, actual == expected, image.origin)
+    if docker.store is not None:
+        from forensics_lib.engines.docker.store_verify import verify_store
+
+        yield from verify_store(docker, docker.store, limits)
+    for name in docker.graph_drivers:
         driver = docker.driver(name)
         for record in docker.layer_db(name).layers.values():
             yield from _check_layer(docker, driver, record, limits)
