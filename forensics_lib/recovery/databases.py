@@ -7,19 +7,25 @@ containers with their runtime specifications in ``meta.db``, BuildKit its cache 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeAlias
 
+from forensics_lib.engines.containerd.root import METADATA
+from forensics_lib.engines.containerd.snapshotter import FOLDER
 from forensics_lib.engines.docker.engine import DockerRoot
-from forensics_lib.errors import ForensicsError
+from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.bbolt import Bolt, Record, State
+from forensics_lib.formats.containerd import unsigned_varint
 from forensics_lib.formats.jsondoc import JsonObject, iter_objects, parse, parse_object, parse_time, to_bytes
 from forensics_lib.model import Origin
 from forensics_lib.recovery.forms import CONTAINER_ID, form_of
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource
-from forensics_lib.trees.base import Node, NodeKind, join, parent_of
+from forensics_lib.trees.base import Node, join, parent_of
+from forensics_lib.trees.documents import DocumentReader
 
 __all__ = ["database_remnants"]
 
@@ -30,10 +36,12 @@ _METHODS = {
 }
 _NETWORK_KEY = re.compile(r"docker/network/v1\.0/([a-z_-]+)/(.+?)/?")
 _INDEX = 8
-_CONTAINERD = "io.containerd.metadata.v1.bolt/meta.db"
 _SPECIFICATION = b'{"ociVersion"'
 _MAX_RECORDS = 1_000_000
 _MAX_NAME = 200
+
+
+_Reader: TypeAlias = "Callable[[_Database], Iterator[Remnant]]"
 
 
 def database_remnants(docker: DockerRoot) -> Iterator[Remnant]:
@@ -50,19 +58,32 @@ def database_remnants(docker: DockerRoot) -> Iterator[Remnant]:
             docker.reader.problems.add(node.origin.to(node.path.lstrip("/")), error)
 
 
-def _databases(docker: DockerRoot) -> Iterator[tuple[Node, Callable[[_Database], Iterator[Remnant]]]]:
+def _databases(docker: DockerRoot) -> Iterator[tuple[Node, _Reader]]:
     root, reader = docker.root, docker.reader
     places = [
         (root.at("network", "files", "local-kv.db"), _networks),
         (root.at("volumes", "metadata.db"), _volumes),
-        (root.at("containerd", "daemon", _CONTAINERD), _containerd),
-        (join(parent_of(root.path), f"containerd/{_CONTAINERD}"), _containerd),
     ]
+    if docker.store is not None:
+        store = docker.store.containerd
+        roots = {store.root.path: store.reader}
+    else:  # with a graph driver, containerd only knows the containers that ran
+        roots = {root.at("containerd", "daemon"): reader, join(parent_of(root.path), "containerd"): reader}
+    for home, its in roots.items():
+        databases = [(join(home, METADATA), _containerd)]
+        databases += [
+            (join(node.path, "metadata.db"), _snapshots) for node in its.folder(home) if node.name.startswith(FOLDER)
+        ]
+        yield from _present(its, databases)
     for folder in (root.at("buildkit"),):
         places += [(node.path, _others) for node in reader.folder(folder) if node.name.endswith(".db")]
+    yield from _present(reader, places)
+
+
+def _present(reader: DocumentReader, places: Iterable[tuple[str, _Reader]]) -> Iterator[tuple[Node, _Reader]]:
     for path, read in places:
         node = reader.find(path)
-        if node is not None and node.kind is NodeKind.FILE and node.size:
+        if node is not None and node.size:
             yield node, read
 
 
@@ -252,6 +273,27 @@ def _containerd(database: _Database) -> Iterator[Remnant]:
         if not (is_container and name in specified):
             detail = f"deleted object of containerd: {kind} {name[:_MAX_NAME]}, page {record.page}"
             yield database.remnant(record, "record", detail, container_id=name if is_container else "")
+
+
+def _snapshots(database: _Database) -> Iterator[Remnant]:
+    """Snapshots by name, each once: what tells in which directory a removed container's files lay."""
+    told: set[bytes] = set()
+    directories: dict[bytes, str] = {}
+    for record in database.gone:
+        if record.key == b"id" and record.value and record.path:
+            with suppress(DamagedData):
+                directories.setdefault(record.path[-1], str(unsigned_varint(record.value)))
+    for record in database.gone:
+        names = (*record.path, record.key)
+        name = next((one for one in names if one.count(b"/") > 1), b"")
+        if not name or name in told or (b"v1", b"snapshots", name) in database.live:
+            continue
+        told.add(name)
+        key = _text(name.split(b"/", 2)[2])
+        container_id = key[:64] if CONTAINER_ID.fullmatch(key[:64]) else ""
+        directory = f", directory {directories[name]}" if name in directories else ""
+        detail = f"deleted snapshot {key[:_MAX_NAME]}{directory}, page {record.page}"
+        yield database.remnant(record, "record", detail, container_id=container_id)
 
 
 def _others(database: _Database) -> Iterator[Remnant]:

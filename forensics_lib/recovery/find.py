@@ -12,6 +12,7 @@ from forensics_lib.model import ProblemLog, Progress
 from forensics_lib.recovery import btrfs, btrfs_free, ext4, ext4_free
 from forensics_lib.recovery.agree import agreed
 from forensics_lib.recovery.carve import carve
+from forensics_lib.recovery.containerd import store_remnants
 from forensics_lib.recovery.databases import database_remnants
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.layers import named_by_layers
@@ -47,7 +48,9 @@ def find_remnants(
         problems: gets what could not be read or searched.
         progress: called with bytes done and in total of one file system's journal and free space after another's.
     """
-    sightings = [remnant for docker in dockers for remnant in (*orphans(docker), *database_remnants(docker))]
+    sightings: list[Remnant] = []
+    for docker in dockers:
+        sightings += [*orphans(docker), *store_remnants(docker), *database_remnants(docker)]
     rows = list(sightings)
     digests = {image.id for docker in dockers for image in docker.images}
     for tree in disks:
