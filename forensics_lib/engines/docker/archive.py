@@ -71,7 +71,7 @@ def archive_headers(
     limits: Limits,
     check: Callable[[SplitFile], None] = lambda _: None,
 ) -> TarDecoder:
-    """The members of a layer's archive, of one that is not kept from its tar-split record alone: zeros stand for content.
+    """The members of a layer's archive; of one that is not kept from its tar-split record, with zeros for content.
 
     Args:
         docker: the data root.

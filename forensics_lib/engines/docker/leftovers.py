@@ -57,8 +57,14 @@ def _report_snapshots(docker: DockerRoot, layers: SnapshotDb) -> None:
         if name == layers.driver and snapshotter.snapshots and entry.name not in snapshotter.snapshots:
             message = f"snapshot {key} has no record in the snapshotter's database: its directory is not known"
             problems.add(entry.origin, DamagedData(message, origin=entry.origin))
-    for key, snapshot in layers.keys.items():
-        if snapshotter.is_reachable and not snapshotter.exists(str(snapshot.id)):
+    if not snapshotter.is_reachable:
+        return
+    missing = {key: one for key, one in layers.keys.items() if not snapshotter.exists(str(one.id))}
+    if len(missing) == len(layers.keys) > 1:
+        message = f"none of the {len(missing)} snapshots of {layers.driver} that have a record has a directory"
+        problems.add(snapshotter.origin, DamagedData(message, origin=snapshotter.origin))
+    else:
+        for key, snapshot in missing.items():
             message = f"snapshot {key} has a record, but its directory {snapshot.id} is missing"
             problems.add(snapshot.origin, DamagedData(message, origin=snapshot.origin))
 
