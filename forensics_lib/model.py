@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
+from forensics_lib._frozen import quick
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
 
 __all__ = ["ArtifactHash", "Check", "EvidenceKind", "Origin", "Problem", "ProblemLog", "Progress", "utc_from_ns"]
@@ -27,6 +28,7 @@ class EvidenceKind(StrEnum):
     FILESYSTEM_TREE = "filesystem-tree"
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Origin:
     """The chain from the evidence file to the bytes that prove a fact; a second examiner can follow it by hand.

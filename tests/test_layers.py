@@ -24,7 +24,7 @@ LAYERS = (  # the top first
     ("custody",),
     ("table",),
     ("_cells",),
-    ("model", "errors", "_optional", "_version"),
+    ("model", "errors", "_optional", "_frozen", "_version"),
 )
 
 

@@ -1,26 +1,29 @@
 """ext2, ext3 and ext4 on-disk structures: superblock, group descriptors, inodes and extended attributes.
 
-Format: Linux Documentation/filesystems/ext4. Only what a reader of metadata needs; directories and file content are
-read by The Sleuth Kit.
+Format: Linux Documentation/filesystems/ext4.
 """
 
 from __future__ import annotations
 
+import math
 import struct
-from collections.abc import Iterator
 
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.ext4_inode import ExtInode, decode_inode
-from forensics_lib.sources.base import Source
+from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
+from forensics_lib.formats.ext4_map import Run, runs
+from forensics_lib.formats.inode_windows import InodeWindows
+from forensics_lib.model import Origin
+from forensics_lib.sources.base import BytesSource, ExtentSource, Source
 
-__all__ = ["ExtGeometry", "is_ext"]
+__all__ = ["XATTR_MAGIC", "ExtGeometry", "is_ext"]
 
 _SUPERBLOCK = 1024
 _MAGIC = 0xEF53
-_XATTR_MAGIC = 0xEA020000
+XATTR_MAGIC = struct.pack("<I", 0xEA020000)
+"""What extended attributes in an inode begin with."""
 _GOOD_OLD_SIZE = 128
-_64BIT, _EXTRA_ISIZE_MIN = 0x80, 32
-INLINE_DATA, EXTENTS = 0x10000000, 0x80000
+_META_BG, _64BIT = 0x10, 0x80
+_SPARSE, _SPARSE_2 = 0x1, 0x200
 _RECOVER = 0x4
 _PREFIXES = {
     0: "",
@@ -32,7 +35,6 @@ _PREFIXES = {
     7: "system.",
     8: "system.richacl",
 }
-_WINDOW = 4096
 _MAX_XATTR_BLOCKS = 64
 
 
@@ -79,7 +81,7 @@ class ExtGeometry:
         (self._blocks_per_group,) = struct.unpack_from("<I", data, 32)
         (self._inodes_per_group, self.mounted_s, self.written_s) = struct.unpack_from("<III", data, 40)
         (revision,) = struct.unpack_from("<I", data, 76)
-        (_compat, self.incompat, _ro) = struct.unpack_from("<III", data, 92)
+        (compat, self.incompat, read_only) = struct.unpack_from("<III", data, 92)
         (inode_size,) = struct.unpack_from("<H", data, 88)
         (self.state,) = struct.unpack_from("<H", data, 58)
         (descriptor_size,) = struct.unpack_from("<H", data, 254)
@@ -92,13 +94,16 @@ class ExtGeometry:
         if self.inode_size > self.block_size:
             raise DamagedData("ext inodes larger than blocks", origin=source.origin, offset=_SUPERBLOCK)
         self._descriptor_size = max(32, descriptor_size) if self.incompat & _64BIT else 32
-        self._descriptors = (first_block + 1) * self.block_size
         self.uuid = data[104:120]
         self.label = data[120:136].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         self.last_mounted = data[136:200].split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
         self.needs_recovery = bool(self.incompat & _RECOVER)
+        (self._first_meta,) = struct.unpack_from("<I", data, 260) if self.incompat & _META_BG else (None,)
+        self._first_block: int = first_block
+        self._sparse = bool(read_only & _SPARSE)
+        self._backups = struct.unpack_from("<II", data, 588) if compat & _SPARSE_2 else None
         self._tables: dict[int, int] = {}
-        self._window = (0, b"")
+        self._at = InodeWindows(source, self.inode_size).at
 
     def inode_offset(self, number: int) -> int:
         """Where an inode lies.
@@ -110,15 +115,35 @@ class ExtGeometry:
             raise DamagedData(f"inode {number} does not exist", origin=self._source.origin)
         group, index = divmod(number - 1, self._inodes_per_group)
         table = self._tables.get(group)
-        if table is None:
-            data = self._source.read_at(self._descriptors + group * self._descriptor_size, self._descriptor_size)
-            if len(data) < self._descriptor_size:
-                raise DamagedData(f"group {group} has no descriptor", origin=self._source.origin)
-            low, high = struct.unpack_from("<I", data, 8)[0], 0
-            if self._descriptor_size >= 64:
-                high = struct.unpack_from("<I", data, 40)[0]
-            table = self._tables[group] = int(high << 32 | low)
-        return table * self.block_size + index * self.inode_size
+        return (self._table(group) if table is None else table) + index * self.inode_size
+
+    def _table(self, group: int) -> int:
+        """Where the inodes of a group lie."""
+        data = self._source.read_at(self._descriptor_offset(group), self._descriptor_size)
+        if len(data) < self._descriptor_size:
+            raise DamagedData(f"group {group} has no descriptor", origin=self._source.origin)
+        low, high = struct.unpack_from("<I", data, 8)[0], 0
+        if self._descriptor_size >= 64:
+            high = struct.unpack_from("<I", data, 40)[0]
+        self._tables[group] = int(high << 32 | low) * self.block_size
+        return self._tables[group]
+
+    def _descriptor_offset(self, group: int) -> int:
+        """Where the descriptor of a group lies: behind the superblock, or with `meta_bg` in the groups themselves."""
+        index, inside = divmod(group, self.block_size // self._descriptor_size)
+        block = self._first_block + 1 + index
+        if self._first_meta is not None and index >= self._first_meta:
+            first = group - inside
+            block = self._first_block + first * self._blocks_per_group + self._has_superblock(first)
+        return block * self.block_size + inside * self._descriptor_size
+
+    def _has_superblock(self, group: int) -> bool:
+        """Whether a copy of the superblock lies in front of a group."""
+        if self._backups is not None:
+            return group == 0 or group in self._backups
+        if group <= 1 or not self._sparse:
+            return True
+        return any(base ** round(math.log(group, base)) == group for base in (3, 5, 7))
 
     def inode(self, number: int) -> ExtInode:
         """An inode.
@@ -127,13 +152,40 @@ class ExtGeometry:
             DamagedData: there is no such inode, or it cannot be read.
         """
         offset = self.inode_offset(number)
-        start, window = self._window
-        if not start <= offset <= start + len(window) - self.inode_size:
-            start, window = self._window = offset, self._source.read_at(offset, _WINDOW)
-        data = window[offset - start : offset - start + self.inode_size]
-        if len(data) < self.inode_size:
+        window, at = self._at(offset)
+        if at + self.inode_size > len(window):
             raise DamagedData(f"inode {number} lies beyond the end", origin=self._source.origin, offset=offset)
-        return decode_inode(number, data, offset)
+        return decode_inode(number, window, offset, at, self.inode_size)
+
+    def runs(self, inode: ExtInode) -> tuple[Run, ...]:
+        """The blocks of an inode in the order of the file; none for inline content and short links.
+
+        Raises:
+            DamagedData: their map contradicts itself.
+        """
+        return runs(inode, self.block, self.block_size, self.block_count)
+
+    def content(self, inode: ExtInode, size: int, origin: Origin) -> Source:
+        """The bytes of an inode; holes and what was never written read as zeros.
+
+        Raises:
+            DamagedData: the map of its blocks contradicts itself.
+        """
+        if inode.flags & INLINE_DATA:
+            return BytesSource((inode.block + self.xattrs(inode).get("system.data", b""))[:size], origin)
+        block = self.block_size
+        extents = [
+            (run.logical * block, run.block * block, run.count * block) for run in self.runs(inode) if run.written
+        ]
+        return ExtentSource(self._source, extents, size, origin)
+
+    def block(self, number: int) -> bytes:
+        """A block by its number; short or empty at the end.
+
+        Raises:
+            DamagedData: it cannot be read.
+        """
+        return self._source.read_at(number * self.block_size, self.block_size)
 
     def xattrs(self, inode: ExtInode) -> dict[str, bytes]:
         """The extended attributes of an inode, by full name.
@@ -142,11 +194,11 @@ class ExtGeometry:
             DamagedData: they contradict themselves; those read before are lost.
         """
         found: dict[str, bytes] = {}
-        if inode.tail[:4] == struct.pack("<I", _XATTR_MAGIC):
+        if inode.tail[:4] == XATTR_MAGIC:
             found |= self._entries(inode.tail, 4, 4, inode)
         if inode.acl_block:
-            block = self._source.read_at(inode.acl_block * self.block_size, self.block_size)
-            if block[:4] != struct.pack("<I", _XATTR_MAGIC) or len(block) < self.block_size:
+            block = self.block(inode.acl_block)
+            if block[:4] != XATTR_MAGIC or len(block) < self.block_size:
                 raise self._damaged(inode)
             found |= self._entries(block, 32, 0, inode)
         return found
@@ -174,40 +226,9 @@ class ExtGeometry:
     def _value_in_inode(self, number: int, size: int) -> bytes:
         """A large value, which has an inode of its own (feature ea_inode)."""
         holder = self.inode(number)
-        if size > _MAX_XATTR_BLOCKS * self.block_size or not holder.flags & EXTENTS:
+        if size > _MAX_XATTR_BLOCKS * self.block_size:
             raise self._damaged(holder)
-        data = b"".join(
-            self._source.read_at(physical * self.block_size, length * self.block_size)
-            for _, physical, length in self.extents(holder)
-        )
-        return data[:size]
-
-    def extents(self, inode: ExtInode) -> Iterator[tuple[int, int, int]]:
-        """(logical block, physical block, number of blocks) of an inode with an extent tree; unwritten ones left out.
-
-        Raises:
-            DamagedData: the tree contradicts itself.
-        """
-        stack = [(inode.block, 5)]
-        nodes = 0
-        while stack:
-            node, depth_left = stack.pop()
-            magic, entries, _max, depth = struct.unpack_from("<HHHH", node)
-            nodes += 1
-            if magic != 0xF30A or depth > depth_left or 12 + 12 * entries > len(node) or nodes > 1 << 20:
-                raise self._damaged(inode)
-            if depth == 0:
-                for index in range(entries):
-                    logical, length, high, low = struct.unpack_from("<IHHI", node, 12 + 12 * index)
-                    if length <= 0x8000:
-                        yield logical, high << 32 | low, length
-                continue
-            for index in reversed(range(entries)):
-                _logical, low, high = struct.unpack_from("<IIH", node, 12 + 12 * index)
-                child = self._source.read_at((high << 32 | low) * self.block_size, self.block_size)
-                if len(child) < self.block_size:
-                    raise self._damaged(inode)
-                stack.append((child, depth - 1))
+        return self.content(holder, size, self._source.origin).read_at(0, size)
 
     def _damaged(self, inode: ExtInode) -> DamagedData:
         return DamagedData(f"inode {inode.number} contradicts itself", origin=self._source.origin, offset=inode.offset)

@@ -10,11 +10,19 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["TAIL", "DirEntry", "dir_entries", "is_dir_block"]
+from forensics_lib.errors import DamagedData
+from forensics_lib.formats.directory import Directory, Report, tidied
+from forensics_lib.formats.ext4 import ExtGeometry
+from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode
+
+__all__ = ["TAIL", "DirEntry", "dir_entries", "is_dir_block", "read_block", "read_directory"]
 
 TAIL = b"\0\0\0\0\x0c\0\0\xde"
 """What stands in front of a directory block's checksum, which takes its last four bytes."""
 _NUL, _SLASH = 0, 0x2F
+_ENTRY = struct.Struct("<IHB")
+_MAX_ENTRIES = 1 << 24
+_MAX_BAD_BLOCKS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,81 @@ def is_dir_block(data: bytes, inode_count: int) -> bool:
             names += 1
         position += length
     return names > 0
+
+
+def read_block(data: bytes, entries: dict[bytes, int]) -> tuple[int, bool]:
+    """Collect the entries of a directory block that are in use, "." and ".." included.
+
+    Args:
+        data: the block.
+        entries: gets inode numbers by name.
+
+    Returns:
+        Number of entries, and whether they fit together to the very end.
+    """
+    position = count = 0
+    size = len(data)
+    large = size >= 1 << 16
+    unpack = _ENTRY.unpack_from
+    while position + 8 <= size:
+        inode, length, name = unpack(data, position)
+        if large:
+            length = _length(length, size)
+        start = position + 8
+        position += length
+        if length & 3 or position > size or start + name > position:  # lengths below 8 too
+            return count, False
+        if inode:
+            entries[data[start : start + name]] = inode
+            count += 1
+    return count, size > 0 and position == size
+
+
+def read_directory(geometry: ExtGeometry, inode: ExtInode, report: Report) -> Directory:
+    """The names in a directory; what breaks a rule is reported and left out.
+
+    Raises:
+        DamagedData: nothing of it can be read.
+    """
+    entries: dict[bytes, int] = {}
+    count = 0
+    if inode.flags & INLINE_DATA:
+        for part in filter(None, (inode.block[4:], geometry.xattrs(inode).get("system.data"))):
+            found, whole = read_block(part, entries)
+            count += found
+            if not whole:
+                report("its entries do not end inside the inode; what follows is not listed")
+        entries[b".."] = int.from_bytes(inode.block[:4], "little")
+        return tidied(entries, max(count, len(entries) - 1), report)
+    bad = 0
+    for number, block in _blocks(geometry, inode):
+        try:
+            found, whole = read_block(geometry.block(block) if block else b"", entries)
+            count += found
+            reason = "" if whole else "its entries do not fit together; what follows in it is not listed"
+        except DamagedData as error:
+            reason = f"it cannot be read: {error}"
+        if reason:
+            report(f"block {number} of the directory: {reason}")
+            bad += 1
+        if count > _MAX_ENTRIES or bad > _MAX_BAD_BLOCKS:
+            report(f"{count} names and {bad} bad blocks; the rest of the directory is not read")
+            break
+    return tidied(entries, count, report)
+
+
+def _blocks(geometry: ExtGeometry, inode: ExtInode) -> Iterator[tuple[int, int]]:
+    """(number in the directory, number in the file system) of a directory's blocks; 0 for the first of a hole."""
+    end = -(-inode.size // geometry.block_size)
+    done = 0
+    for run in geometry.runs(inode):
+        if run.logical > done < end:
+            yield done, 0
+        for index in range(min(run.count, end - run.logical)):
+            yield run.logical + index, run.block + index
+        done = run.logical + run.count
+    if done < end:
+        yield done, 0
 
 
 def dir_entries(data: bytes, inode_count: int) -> Iterator[DirEntry]:

@@ -8,14 +8,20 @@ from __future__ import annotations
 from struct import Struct
 from typing import NamedTuple
 
-__all__ = ["ExtInode", "decode_inode"]
+__all__ = ["EXTENTS", "INLINE_DATA", "ExtInode", "decode_inode"]
+
+INLINE_DATA, EXTENTS = 0x10000000, 0x80000
+"""Flags of inodes: content in the inode itself, and a tree of extents."""
 
 _OLD_SIZE = 128
-_FIXED = Struct("<HHIIIIIHH4xI4x60sIII6xHHH4x")
-_TIMES = Struct("<H2xIIIII")
+_OLD_FIELDS = Struct("<HHIiiiIHH4xI4x60sIII6xHHH4x")
+_FIELDS = Struct(_OLD_FIELDS.format + "H2xIIIiI")
+_NO_TIMES = (0, 0, 0, 0, 0, 0)
 _DEVICE = Struct("<II")
 _ALL_TIMES = 24  # bytes of them, as extra_isize counts
 _SIZED = (0x4000, 0x8000)
+_EPOCH = 3  # the bits in front of 30 bits of nanoseconds that carry seconds on beyond 2038
+_SECOND = 1_000_000_000
 
 
 class ExtInode(NamedTuple):
@@ -68,48 +74,75 @@ class ExtInode(NamedTuple):
         return (new & 0xFFF00) >> 8, (new & 0xFF) | ((new >> 12) & 0xFFF00)
 
 
-def decode_inode(number: int, data: bytes, offset: int) -> ExtInode:
+def decode_inode(number: int, data: bytes, offset: int, at: int = 0, length: int = 0) -> ExtInode:
     """An inode from its 128 bytes or more.
 
     Args:
         number: its number.
-        data: its bytes.
-        offset: where they lie; kept for the origin.
+        data: holds its bytes.
+        offset: where they lie in the file system; kept for the origin.
+        at: where they begin in `data`.
+        length: how many they are; 0 for all that follow.
     """
-    fixed = _FIXED.unpack_from(data)
-    mode, uid, size, atime, ctime, mtime, dtime, gid, nlink, flags, block, generation, acl = fixed[:13]
-    size_high, acl_high, uid_high, gid_high = fixed[13:]
-    extra, ctime_more, mtime_more, atime_more, btime, btime_more = 0, 0, 0, 0, 0, 0
-    if len(data) >= _OLD_SIZE + _TIMES.size:
-        extra, ctime_more, mtime_more, atime_more, btime, btime_more = _TIMES.unpack_from(data, _OLD_SIZE)
-    if extra > len(data) - _OLD_SIZE:
-        extra = 0
-    if extra < _ALL_TIMES:  # a part of the fields is something else
-        ctime_more, mtime_more, atime_more = (
-            more if extra >= end else 0 for more, end in ((ctime_more, 8), (mtime_more, 12), (atime_more, 16))
+    end = at + length if length else len(data)
+    room = end - at - _OLD_SIZE
+    (
+        mode,
+        uid,
+        size,
+        atime,
+        ctime,
+        mtime,
+        dtime,
+        gid,
+        nlink,
+        flags,
+        block,
+        generation,
+        acl,
+        size_high,
+        acl_high,
+        uid_high,
+        gid_high,
+        extra,
+        ctime_more,
+        mtime_more,
+        atime_more,
+        btime,
+        btime_more,
+    ) = _FIELDS.unpack_from(data, at) if room >= _ALL_TIMES else _OLD_FIELDS.unpack_from(data, at) + _NO_TIMES
+    created: int | None = None
+    if _ALL_TIMES <= extra <= room:
+        created = (btime + ((btime_more & _EPOCH) << 32)) * _SECOND + (btime_more >> 2)
+    else:
+        extra = extra if extra <= room else 0
+        ctime_more, mtime_more, atime_more = (  # a part of the fields is something else
+            more if extra >= needed else 0 for more, needed in ((ctime_more, 8), (mtime_more, 12), (atime_more, 16))
         )
-    return ExtInode(
+    if (ctime_more | mtime_more | atime_more) & _EPOCH:
+        ctime += (ctime_more & _EPOCH) << 32
+        mtime += (mtime_more & _EPOCH) << 32
+        atime += (atime_more & _EPOCH) << 32
+    fields = (
         number,
         mode,
-        uid | uid_high << 16,
-        gid | gid_high << 16,
-        size | size_high << 32 if mode & 0xF000 in _SIZED else size,
-        _nanoseconds(atime, atime_more),
-        _nanoseconds(ctime, ctime_more),
-        _nanoseconds(mtime, mtime_more),
-        _nanoseconds(btime, btime_more) if extra >= _ALL_TIMES else None,
+        uid | uid_high << 16 if uid_high else uid,
+        gid | gid_high << 16 if gid_high else gid,
+        size | size_high << 32 if size_high and mode & 0xF000 in _SIZED else size,
+        atime * _SECOND + (atime_more >> 2),
+        ctime * _SECOND + (ctime_more >> 2),
+        mtime * _SECOND + (mtime_more >> 2),
+        created,
         dtime,
         nlink,
         flags,
         generation,
         block,
-        acl | acl_high << 32,
-        data[_OLD_SIZE + extra :] if extra else b"",
+        acl | acl_high << 32 if acl_high else acl,
+        data[at + _OLD_SIZE + extra : end] if extra else b"",
         offset,
     )
+    return _new(ExtInode, fields)
 
 
-def _nanoseconds(seconds: int, more: int) -> int:
-    """A time from its seconds, signed, and its field of two bits of epoch and the nanoseconds."""
-    signed = seconds - (1 << 32) if seconds & 0x80000000 else seconds
-    return (signed + ((more & 0x3) << 32)) * 1_000_000_000 + (more >> 2)
+_new = tuple.__new__

@@ -9,9 +9,9 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from forensics_lib._frozen import quick
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.ext4 import EXTENTS, INLINE_DATA
-from forensics_lib.formats.ext4_inode import ExtInode
+from forensics_lib.formats.ext4_inode import EXTENTS, INLINE_DATA, ExtInode
 
 __all__ = ["Run", "runs"]
 
@@ -21,6 +21,7 @@ _MAX_NODES, _MAX_RUNS = 1 << 16, 1 << 20
 _NO_BLOCKS = (0x1000, 0x2000, 0x6000, 0xC000)  # fifo, devices, socket
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Run:
     """Consecutive blocks.

@@ -298,9 +298,10 @@ class XfsGeometry:
             DamagedData: it is outside the file system.
         """
         block = number >> self._per_block_log
+        blocks = self.group_blocks
         inside = block & self._group_mask
-        place = (block >> self._group_log) * self.group_blocks + inside
-        if inside >= self.group_blocks or place >= self.block_count:
+        place = (block >> self._group_log) * blocks + inside
+        if inside >= blocks or place >= self.block_count:
             raise DamagedData(f"inode {number} is in no allocation group", origin=self.source.origin)
         return (place << self._block_log) + ((number & self._inode_mask) << self._inode_log)
 

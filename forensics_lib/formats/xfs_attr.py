@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.directory import Report
 from forensics_lib.formats.xfs import XfsGeometry
-from forensics_lib.formats.xfs_fork import Extent, Report, fork_extents, fork_source
+from forensics_lib.formats.xfs_fork import Extent, fork_extents, fork_source
 from forensics_lib.formats.xfs_inode import ForkFormat, XfsInode
 from forensics_lib.formats.xfs_remote import remote_value
 from forensics_lib.model import Origin

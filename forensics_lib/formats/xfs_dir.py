@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.directory import Directory, Report, tidied
 from forensics_lib.formats.xfs import XfsGeometry
-from forensics_lib.formats.xfs_fork import Extent, Report, fork_extents, fork_source
+from forensics_lib.formats.xfs_fork import Extent, fork_extents, fork_source
 from forensics_lib.formats.xfs_inode import ForkFormat, XfsInode
 from forensics_lib.model import Origin
 
-__all__ = ["Directory", "decode_block", "read_directory"]
+__all__ = ["decode_block", "read_directory"]
 
 _LEAF_OFFSET = 1 << 35  # bytes: where the part of a directory starts that only indexes it
 _HEADERS = {b"XD2B": 16, b"XD2D": 16, b"XDB3": 64, b"XDD3": 64}
@@ -26,18 +26,6 @@ _UNUSED = 0xFFFF << 48
 _ENTRY = struct.Struct(">QB")
 _MAX_ENTRIES = 1 << 24
 _MAX_BAD_BLOCKS = 64
-
-
-class Directory(NamedTuple):
-    """What a directory lists.
-
-    Attributes:
-        parent: inode number of ".."; 0 where it is not known.
-        entries: inode number by name, in the order of the disk; without "." and "..".
-    """
-
-    parent: int
-    entries: dict[bytes, int]
 
 
 def read_directory(geometry: XfsGeometry, inode: XfsInode, report: Report) -> Directory:
@@ -51,16 +39,7 @@ def read_directory(geometry: XfsGeometry, inode: XfsInode, report: Report) -> Di
         count = _short_form(inode.data_fork[: inode.size], entries, report, has_ftype=geometry.has_ftype)
     else:
         count = _blocks(geometry, inode, entries, report)
-    if len(entries) < count:
-        report("some of its names are there twice; one of each is shown")
-    joined = b"".join(entries)
-    if b"/" in joined or b"\0" in joined or b"" in entries:
-        for name in [name for name in entries if not name or b"/" in name or b"\0" in name]:
-            report(f"it has a name that none can have: {name!r}")
-            del entries[name]
-    parent = entries.pop(b"..", 0)
-    entries.pop(b".", None)
-    return Directory(parent, entries)
+    return tidied(entries, count, report)
 
 
 def decode_block(data: bytes, entries: dict[bytes, int], report: Report, *, has_ftype: bool) -> int:
@@ -113,15 +92,16 @@ def _short_form(data: bytes, entries: dict[bytes, int], report: Report, *, has_f
     at = 2 + size
     entries[b".."] = int.from_bytes(data[2:at], "big")
     gap = size + 1 if has_ftype else size
+    from_bytes = int.from_bytes
     count = 1
+    end = len(data)
     for _ in range(declared):
-        name_end = at + 3 + (data[at] if at < len(data) else 0)
-        name = data[at + 3 : name_end]
-        at = name_end + gap
-        if at > len(data):
+        name_end = at + 3 + (data[at] if at < end else 0)
+        start, at = at + 3, name_end + gap
+        if at > end:
             report("its entries do not end inside the inode; what follows is not listed")
             break
-        entries[name] = int.from_bytes(data[at - size : at], "big")
+        entries[data[start:name_end]] = from_bytes(data[at - size : at], "big")
         count += 1
     return count
 

@@ -6,19 +6,17 @@ Format: XFS Algorithms & Data Structures (kernel.org), "Data Extents".
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.formats.directory import Report
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_inode import ForkFormat, XfsInode
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import ExtentSource
 
-__all__ = ["Extent", "Report", "decode_extents", "fork_extents", "fork_source"]
-
-Report = Callable[[str], None]
-"""Takes what breaks a rule, for a person."""
+__all__ = ["Extent", "decode_extents", "fork_extents", "fork_source"]
 
 _RECORD = 16
 _ROOT_HEADER = 4

@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.inode_windows import InodeWindows
 from forensics_lib.formats.xfs import XfsGeometry
 
 __all__ = ["ForkFormat", "InodeTable", "XfsInode"]
@@ -18,8 +19,6 @@ _FIELDS = ">HHBBHIII4xQQQQQQ4xIHBb6xHI4x"
 _FIELDS_3 = "12xQQ16xQQ16x"  # of version 3 only
 _FIELDS_COUNT_3 = 25
 _MAGIC = 0x494E
-_WINDOW = 32 << 10  # bytes read at a time: the 64 inodes that are made together, at 512 bytes each
-_MAX_WINDOWS = 256
 _REALTIME = 0x1
 _BIGTIME, _LARGE_COUNTS = 0x8, 0x10
 _BIGTIME_EPOCH = (1 << 31) * 10**9
@@ -110,12 +109,8 @@ class XfsInode(NamedTuple):
         The creation is None before version 3.
         """
         if self.flags2 & _BIGTIME:
-            return (
-                self.atime - _BIGTIME_EPOCH,
-                self.mtime - _BIGTIME_EPOCH,
-                self.ctime - _BIGTIME_EPOCH,
-                self.btime - _BIGTIME_EPOCH,
-            )
+            epoch = _BIGTIME_EPOCH
+            return self.atime - epoch, self.mtime - epoch, self.ctime - epoch, self.btime - epoch
         created = _seconds(self.btime) if self.version > 2 else None
         return _seconds(self.atime), _seconds(self.mtime), _seconds(self.ctime), created
 
@@ -167,13 +162,13 @@ class InodeTable:
 
     def __init__(self, geometry: XfsGeometry) -> None:
         """Prepare; nothing is read yet."""
-        self._geometry = geometry
         self._versions = (3,) if geometry.version == 5 else (1, 2)
         fields = _FIELDS + _FIELDS_3 if geometry.version == 5 else _FIELDS
         self._room = geometry.inode_size - struct.calcsize(fields)
         self._most_words = (self._room - 1) // 8
         self._unpack = struct.Struct(f"{fields}{self._room}s").unpack_from
-        self._windows: dict[int, bytes] = {}
+        self._offset = geometry.inode_offset
+        self._at = InodeWindows(geometry.source, geometry.inode_size).at
 
     def inode(self, number: int) -> XfsInode:
         """The inode of a number, in use or not.
@@ -181,34 +176,23 @@ class InodeTable:
         Raises:
             DamagedData: there is none, or it contradicts itself.
         """
-        offset = self._geometry.inode_offset(number)
-        start = offset & -_WINDOW
-        window = self._windows.get(start)
-        if window is None:
-            window = self._read(start)
+        offset = self._offset(number)
         try:
-            fields = self._unpack(window, offset - start)
+            fields = self._unpack(*self._at(offset))
         except struct.error:
             raise DamagedData(f"inode {number} is not there", offset=offset) from None
         if len(fields) == _FIELDS_COUNT_3:
-            inode = _new(XfsInode, (*fields, number, offset))
+            inode = _new(XfsInode, fields + (number, offset))  # noqa: RUF005 - quicker
         else:
             inode = _new(XfsInode, (*fields[:-1], 0, 0, 0, number, fields[-1], number, offset))
         if (
-            inode.magic != _MAGIC
+            fields[0] != _MAGIC
             or inode.own_number != number
             or inode.fork_words > self._most_words
-            or inode.version not in self._versions
+            or fields[2] not in self._versions
         ):
             raise _fault(inode)
         return inode
-
-    def _read(self, start: int) -> bytes:
-        window = self._geometry.source.read_some(start, _WINDOW)
-        if len(self._windows) >= _MAX_WINDOWS:
-            self._windows.clear()
-        self._windows[start] = window
-        return window
 
 
 def _fault(inode: XfsInode) -> DamagedData:

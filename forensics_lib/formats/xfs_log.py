@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData, UnsupportedFormat
 from forensics_lib.formats.crc32c import crc32c
+from forensics_lib.formats.directory import Report
 from forensics_lib.formats.xfs import XfsGeometry
-from forensics_lib.formats.xfs_fork import Report
 
 __all__ = ["BASIC_BLOCK", "LogItem", "LogRecord", "Transaction", "XfsLog"]
 

@@ -9,8 +9,9 @@ import struct
 from collections.abc import Sequence
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.directory import Report
 from forensics_lib.formats.xfs import XfsGeometry
-from forensics_lib.formats.xfs_fork import Extent, Report, fork_extents, fork_source
+from forensics_lib.formats.xfs_fork import Extent, fork_extents, fork_source
 from forensics_lib.formats.xfs_inode import ForkFormat, XfsInode
 from forensics_lib.model import Origin
 

@@ -13,8 +13,8 @@ import struct
 from collections import Counter
 
 from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.formats.directory import Report
 from forensics_lib.formats.xfs import XfsGeometry
-from forensics_lib.formats.xfs_fork import Report
 from forensics_lib.formats.xfs_log import BASIC_BLOCK, LogItem, Transaction, XfsLog
 from forensics_lib.formats.xfs_replay_inode import InodeChange
 from forensics_lib.sources.base import Source

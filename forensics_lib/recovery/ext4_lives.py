@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from forensics_lib.errors import DamagedData, LimitExceeded
-from forensics_lib.formats.ext4 import INLINE_DATA
 from forensics_lib.formats.ext4_groups import BlockGroups, InodeTable
-from forensics_lib.formats.ext4_inode import ExtInode, decode_inode
+from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
 from forensics_lib.formats.ext4_map import Run, is_short_link, runs
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import ProblemLog

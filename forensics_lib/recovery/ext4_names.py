@@ -11,10 +11,10 @@ from itertools import islice
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.crc32c import crc32c
-from forensics_lib.formats.ext4 import INLINE_DATA, ExtGeometry
+from forensics_lib.formats.ext4 import ExtGeometry
 from forensics_lib.formats.ext4_dir import TAIL, DirEntry, dir_entries, is_dir_block
 from forensics_lib.formats.ext4_groups import BlockGroups
-from forensics_lib.formats.ext4_inode import ExtInode
+from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode
 from forensics_lib.formats.ext4_map import Run, runs
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import Progress

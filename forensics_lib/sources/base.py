@@ -157,8 +157,17 @@ class ExtentSource(Source):
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
-        data = bytearray(end - offset)
         first = max(0, bisect.bisect_right(self._starts, offset) - 1)
+        if first < len(self.extents):
+            logical, physical, size = self.extents[first]
+            if logical <= offset and end <= logical + size:  # most reads: nothing is to be put together
+                data = self.parent.read_at(physical + offset - logical, end - offset)
+                if len(data) == end - offset:
+                    return data
+        return self._pieces(first, offset, end)
+
+    def _pieces(self, first: int, offset: int, end: int) -> bytes:
+        data = bytearray(end - offset)
         for index in range(first, bisect.bisect_left(self._starts, end)):
             logical, physical, size = self.extents[index]
             start, stop = max(logical, offset), min(logical + size, end)

@@ -15,6 +15,7 @@ from forensics_lib.sources.base import Source
 
 __all__ = ["FileSource", "FolderFile", "OpenFiles"]
 
+_PREAD = hasattr(os, "pread")
 _KEPT_OPEN = 64  # far below the 256 files (macOS) to 1,024 (Linux) that a process may have open
 
 
@@ -72,7 +73,7 @@ class FileSource(Source):
         if self._fd < 0:
             raise DamagedData(f"{self.path} cannot be read any more: it was closed", origin=self.origin, offset=offset)
         try:
-            if not hasattr(os, "pread"):  # Windows has no positional read
+            if not _PREAD:  # Windows has no positional read
                 with self._lock:
                     os.lseek(self._fd, offset, os.SEEK_SET)
                     return os.read(self._fd, length)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
+from forensics_lib._frozen import quick
 from forensics_lib.errors import LimitExceeded, NotAFile, PathNotFound
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource, Source
@@ -30,6 +31,9 @@ class NodeKind(StrEnum):
     SOCKET = "socket"
 
 
+_DIR = NodeKind.DIR  # looked up once: a walk asks for every node
+
+
 class Content(Protocol):
     """Where a file's bytes are; asked only when somebody reads them."""
 
@@ -38,6 +42,7 @@ class Content(Protocol):
         ...
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Node:
     """One name in a tree, with everything that is recorded of it.
@@ -183,13 +188,13 @@ class Tree(ABC):
         """
         stack = [iter((self.node(path),))]
         while stack:
-            node = next(stack[-1], None)
-            if node is None:
+            for node in stack[-1]:
+                yield node
+                if node.kind is _DIR:
+                    stack.append(self._children(node.path))
+                    break
+            else:
                 stack.pop()
-                continue
-            yield node
-            if node.kind is NodeKind.DIR:
-                stack.append(self._children(node.path))
 
     def open(self, path: str) -> BinaryIO:
         """The content of a file, links followed, as a binary file.

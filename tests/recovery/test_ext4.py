@@ -127,7 +127,7 @@ def test_a_journal_that_is_none_is_a_problem() -> None:
     tree = tree_of(disk())
     data = bytearray(disk())
     journal = tree.geometry.inode(tree.geometry.journal_inode)
-    (_, start, _), *_ = tree.geometry.extents(journal)
+    start = tree.geometry.runs(journal)[0].block
     data[start * 1024 : start * 1024 + 4] = b"none"
     data[1024 + 96] &= ~4
     problems = ProblemLog()
@@ -140,7 +140,7 @@ def test_a_journal_that_is_none_is_a_problem() -> None:
 def test_damage_is_survived(flips: list[tuple[int, int]], in_journal: bool) -> None:
     tree = tree_of(disk())
     journal = tree.geometry.inode(tree.geometry.journal_inode)
-    (_, start, _), *_ = tree.geometry.extents(journal)
+    start = tree.geometry.runs(journal)[0].block
     data = bytearray(disk())
     base = start * 1024 if in_journal else 2048
     for place, value in flips:

@@ -13,7 +13,7 @@ from forensics_lib.formats.jbd2 import Journal
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.sources.file import FileSource
-from forensics_lib.trees.base import NodeKind
+from forensics_lib.trees.base import Node, NodeKind
 from forensics_lib.trees.ext import ExtTree
 from tests.trees.kernel_disks import assert_as_the_kernel_said, truth, unpacked
 
@@ -46,11 +46,22 @@ def test_whiteouts_and_opaque_marks_are_there(tmp_path: Path) -> None:
     assert tree.node("/opaque").xattrs == {"trusted.overlay.opaque": b"y"}
 
 
-def test_the_kit_and_the_extents_give_the_same_bytes(tmp_path: Path) -> None:
-    tree = ExtTree(FileSource(unpacked("ext4-crash", tmp_path)), ProblemLog())
-    for node in tree.walk():
+@pytest.mark.parametrize("name", ["ext2", "ext4"])
+def test_the_sleuth_kit_finds_the_same(name: str, tmp_path: Path) -> None:
+    pytsk3 = pytest.importorskip("pytsk3")
+    path = unpacked(name, tmp_path)
+    kit = pytsk3.FS_Info(pytsk3.Img_Info(str(path)))
+    for node in ExtTree(FileSource(path), ProblemLog()).walk():
         if node.kind is NodeKind.FILE and node.size:
-            assert tree.read_file(node.inode, 0, node.size) == node.read(), node.path
+            assert kit.open_meta(inode=node.inode).read_random(0, node.size) == node.read(), node.path
+        if node.kind is NodeKind.DIR:
+            names = {entry.info.name.name for entry in kit.open_dir(inode=node.inode) if int(entry.info.name.flags) & 1}
+            listed = {child.path.rpartition("/")[2].encode("utf-8", "surrogateescape") for child in tree_of(path, node)}
+            assert listed == names - {b".", b"..", b"$OrphanFiles"}, node.path
+
+
+def tree_of(path: Path, node: Node) -> list[Node]:
+    return list(ExtTree(FileSource(path), ProblemLog()).children(node.path))
 
 
 def test_a_disk_opens_as_evidence(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from functools import cached_property
 
 from forensics_lib.engines.docker.layerdb import LayerDb
 from forensics_lib.engines.docker.root import DataRoot
+from forensics_lib.engines.docker.usernamespace import as_in_containers
 from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound, UnsupportedFormat
 from forensics_lib.model import Origin
 from forensics_lib.trees.base import NodeKind, Tree, join
@@ -35,9 +36,13 @@ class GraphDriver(ABC):
     shares = True
 
     def __init__(self, name: str, reader: DocumentReader, root: DataRoot, layers: LayerDb, real_root: str) -> None:
-        """Look things up below the root; `real_root` is its path on the host it was copied from."""
+        """Look things up below the root; `real_root` is its path on the host it was copied from.
+
+        Owners are those that containers saw, also where a user namespace shifted them.
+        """
         self.name = name
         self._reader = reader
+        self._tree = as_in_containers(reader, root.path, real_root)
         self._layers = layers
         self.home = root.at(name)
         self._real_home = join(real_root, name)
@@ -84,7 +89,7 @@ class GraphDriver(ABC):
 
     def exists(self, cache_id: str) -> bool:
         """Whether the directory of a layer is in the evidence."""
-        return _is_name(cache_id) and bool(cache_id) and self.folder(cache_id) in self._reader.tree
+        return _is_name(cache_id) and bool(cache_id) and self.folder(cache_id) in self._tree
 
     @property
     def folder_of_layers(self) -> str:
@@ -102,7 +107,7 @@ class GraphDriver(ABC):
         path = self.folder_of_layers
         for part in parts:
             path = join(path, part)
-        if not all(map(_is_name, parts)) or path not in self._reader.tree:
+        if not all(map(_is_name, parts)) or path not in self._tree:
             raise PathNotFound(f"{path.lstrip('/')} is not in the evidence")
         return path
 
@@ -118,8 +123,8 @@ class Overlay2(GraphDriver):
     def tree(self, cache_id: str) -> Tree:
         """The merged file system of a layer and all below it."""
         self._existing(cache_id, "diff")
-        folders = [one for one in self.stack(cache_id) if one in self._reader.tree]
-        layers = [(self._reader.tree, folder) for folder in folders]
+        folders = [one for one in self.stack(cache_id) if one in self._tree]
+        layers = [(self._tree, folder) for folder in folders]
         return OverlayTree(layers, problems=self._reader.problems, origin=self._origin(cache_id), marks=self._marks)
 
     @property
@@ -131,7 +136,7 @@ class Overlay2(GraphDriver):
 
     def alone(self, cache_id: str) -> Tree:
         """What the layer's own directory holds, whiteouts as the driver stores them."""
-        return Subtree(self._reader.tree, self._existing(cache_id, "diff"))
+        return Subtree(self._tree, self._existing(cache_id, "diff"))
 
     def shown(self, cache_id: str, container_id: str | None) -> dict[str, object]:
         """``GraphDriver`` of ``docker inspect``."""
@@ -159,7 +164,7 @@ class Overlay2(GraphDriver):
     def _behind(self, cache_id: str, link: str) -> str:
         """The directory behind a short link ``l/<name>``; a missing link is found again by the layers' own ``link``."""
         name = link.removeprefix("l/")
-        tree = self._reader.tree
+        tree = self._tree
         path = join(join(self.home, "l"), name)
         if "/" not in name and path in tree and (target := tree.node(path).target) is not None:
             parts = target.split("/")
@@ -192,12 +197,12 @@ class Overlay2(GraphDriver):
             for mount in self._layers.mounts.values():
                 if cache_id == mount.mount_id and mount.init_id:
                     init = join(self.folder(mount.init_id), "diff")
-                    return [init, *self.stack(mount.init_id)[1:]] if init in self._reader.tree else []
+                    return [init, *self.stack(mount.init_id)[1:]] if init in self._tree else []
                 if cache_id == mount.init_id:
                     below = mount.parent
         if not below:
             return []
-        if self.folder(cache_id) in self._reader.tree:
+        if self.folder(cache_id) in self._tree:
             message = "its list of lower layers is missing; the records are used"
             self._reader.problems.add(self._origin(cache_id), message)
         return [join(self.folder(layer.cache_id), "diff") for layer in self._layers.chain(below) if layer.cache_id]
@@ -214,27 +219,27 @@ class Overlay1(GraphDriver):
 
     def tree(self, cache_id: str) -> Tree:
         """The merged file system."""
-        if join(self.folder(cache_id), "root") in self._reader.tree:
-            return Subtree(self._reader.tree, self._existing(cache_id, "root"))
-        layers = [(self._reader.tree, self._existing(cache_id, "upper"))]
+        if join(self.folder(cache_id), "root") in self._tree:
+            return Subtree(self._tree, self._existing(cache_id, "root"))
+        layers = [(self._tree, self._existing(cache_id, "upper"))]
         name = self._lower(cache_id)
         lower = join(self.folder(name), "root")
-        if _is_name(name) and lower in self._reader.tree:
-            layers.append((self._reader.tree, lower))
+        if _is_name(name) and lower in self._tree:
+            layers.append((self._tree, lower))
         else:
             self._reader.problems.add(self._origin(cache_id), f"lower layer {name[:100]!a} is missing")
         return OverlayTree(layers, problems=self._reader.problems, origin=self._origin(cache_id))
 
     def alone(self, cache_id: str) -> Tree:
         """What the layer's own directory holds."""
-        own = "root" if join(self.folder(cache_id), "root") in self._reader.tree else "upper"
-        return Subtree(self._reader.tree, self._existing(cache_id, own))
+        own = "root" if join(self.folder(cache_id), "root") in self._tree else "upper"
+        return Subtree(self._tree, self._existing(cache_id, own))
 
     def shown(self, cache_id: str, container_id: str | None) -> dict[str, object]:
         """``GraphDriver`` of ``docker inspect``."""
         home = join(self._real_home, cache_id)
         data: dict[str, object] = {"RootDir": f"{home}/root"}
-        if join(self.folder(cache_id), "root") not in self._reader.tree:
+        if join(self.folder(cache_id), "root") not in self._tree:
             data = {
                 "LowerDir": f"{join(self._real_home, self._lower(cache_id))}/root",
                 "MergedDir": f"{home}/merged",
@@ -257,19 +262,19 @@ class Aufs(GraphDriver):
 
     def tree(self, cache_id: str) -> Tree:
         """The merged file system of a layer and all below it."""
-        layers = [(self._reader.tree, self._existing(cache_id))]
+        layers = [(self._tree, self._existing(cache_id))]
         text = self._reader.text(join(join(self.home, "layers"), cache_id)) or ""
         for name in text.split()[:_MAX_LAYERS]:
             folder = self.folder(name)
-            if _is_name(name) and folder in self._reader.tree:
-                layers.append((self._reader.tree, folder))
+            if _is_name(name) and folder in self._tree:
+                layers.append((self._tree, folder))
             else:
                 self._reader.problems.add(self._origin(cache_id), f"lower layer {name[:100]!a} is missing")
         return AufsTree(layers, problems=self._reader.problems, origin=self._origin(cache_id))
 
     def alone(self, cache_id: str) -> Tree:
         """What the layer's own directory holds, whiteouts as the driver stores them."""
-        return Subtree(self._reader.tree, self._existing(cache_id))
+        return Subtree(self._tree, self._existing(cache_id))
 
 
 class Copies(GraphDriver):
@@ -290,7 +295,7 @@ class Copies(GraphDriver):
             DamagedData: it is empty, and the layer was not: a copy that stays in one file system, such as that of
                 ``tar --one-file-system``, leaves out what is in a btrfs subvolume.
         """
-        tree = Subtree(self._reader.tree, self._existing(cache_id))
+        tree = Subtree(self._tree, self._existing(cache_id))
         if not any(tree._names("/")) and not self._may_be_empty(cache_id):
             message = f"{self.folder(cache_id).lstrip('/')} is empty, and the layer was not: the copy did not enter it"
             raise DamagedData(message, origin=self._origin(cache_id))

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from forensics_lib.engines.docker.shape import CONTAINER_ID, is_root, part_at, parts_in
+from forensics_lib.engines.docker.usernamespace import USERNS
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 from forensics_lib.trees.documents import DocumentReader
 
 __all__ = ["DataRoot", "find_roots"]
 
-_USERNS = re.compile(r"\d+\.\d+")
 _DEFAULTS = ("/var/lib/docker", "/var/snap/docker/common/var-lib-docker")
 _SETTINGS = (
     "/etc/docker/daemon.json",
@@ -101,7 +101,7 @@ def _add(found: dict[str, DataRoot], tree: Tree, path: str, how: str) -> None:
         return
     found[real] = DataRoot(real, how)
     for node in tree.children(real):
-        if node.kind is NodeKind.DIR and _USERNS.fullmatch(node.name) and is_root(tree, node.path):
+        if node.kind is NodeKind.DIR and USERNS.fullmatch(node.name) and is_root(tree, node.path):
             found[node.path] = DataRoot(node.path, f"user namespace of {how}")
 
 
