@@ -19,6 +19,8 @@ def parse_records(data: bytes) -> tuple[dict[bytes, bytes], str | None]:
     A later record overrides an earlier one of the same key; an empty value stands for a deleted key. The offset and
     numbytes records that GNU sparse format 0.0 repeats are gathered, in order, in one ``GNU.sparse.map`` as 0.1 has it.
     """
+    if (simple := _simple_records(data)) is not None:
+        return simple, None
     records: dict[bytes, bytes] = {}
     pairs: list[bytes] = []
     position, end = 0, len(data)
@@ -43,6 +45,23 @@ def parse_records(data: bytes) -> tuple[dict[bytes, bytes], str | None]:
             records[key] = value
         position = after
     return _gathered(records, pairs), None
+
+
+def _simple_records(data: bytes) -> dict[bytes, bytes] | None:
+    """The records when each of them is one line, as nearly always; None leaves the header to the exact way."""
+    lines = data.split(b"\n")
+    if lines.pop() or len(lines) > 64:
+        return None
+    records: dict[bytes, bytes] = {}
+    for line in lines:
+        length, _, rest = line.partition(b" ")
+        key, equals, value = rest.partition(b"=")
+        if len(length) > 19 or not length.isdigit() or int(length) != len(line) + 1:
+            return None
+        if not equals or not key or key in _SPARSE_PAIR:
+            return None
+        records[key] = value
+    return records
 
 
 def _gathered(records: dict[bytes, bytes], pairs: list[bytes]) -> dict[bytes, bytes]:

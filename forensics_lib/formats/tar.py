@@ -354,10 +354,12 @@ class TarDecoder:
             self.recognised = True
             if pending.first is None:
                 pending.first = offset
+            digits = block[124:135]  # nearly always
+            size = int(digits, 8) if not block[135] and digits.isdigit() else number(block[124:136])
             if block[156] in _EXTENSIONS:
-                entry = self._extension(block, offset, pending, globals_)
+                entry = self._extension(block, offset, size, pending, globals_)
             else:
-                entry = self._member(block, offset, pending, globals_)
+                entry = self._member(block, offset, size, pending, globals_)
             if entry is not None:
                 self.after_end += self.ended
                 count += 1
@@ -404,17 +406,16 @@ class TarDecoder:
             entry._faults = [*(entry._faults or ()), fault]
             self._fault(entry.header_offset, f"{entry.name!r}: {fault}")
 
-    def _extension(self, block: bytes, offset: int, pending: _Pending, globals_: dict[bytes, bytes]) -> TarEntry | None:
-        size = number(block[124:136])
+    def _extension(
+        self, block: bytes, offset: int, size: int | None, pending: _Pending, globals_: dict[bytes, bytes]
+    ) -> TarEntry | None:
         flag = chr(block[156])
         if size is None or size < 0 or size > _MAX_EXTENSION:
             pending.note(f"extension header {flag!r} of impossible size {size} at {offset} is passed over")
             if size is not None and size > 0:
                 self._stream.skip(size + -size % BLOCK_SIZE)
             return None
-        data_offset = self._stream.position
-        data = self._stream.read(size)
-        self._stream.skip(-size % BLOCK_SIZE)
+        data = self._stream.read(size + -size % BLOCK_SIZE)[:size]
         if len(data) < size:
             self._fault(offset, "archive is cut off in the middle of an extension header")
             return None
@@ -434,18 +435,12 @@ class TarDecoder:
                         globals_[key] = value
                     else:
                         pending.note(f"more than {_MAX_GLOBALS} records of global headers; the rest is not applied")
-                return self._global(block, offset, data_offset, size, records, pending)
+                return self._global(block, offset, size, records, pending)
             pending.records = records
         return None
 
     def _global(
-        self,
-        block: bytes,
-        offset: int,
-        data_offset: int,
-        size: int,
-        records: Mapping[bytes, bytes],
-        pending: _Pending,
+        self, block: bytes, offset: int, size: int, records: Mapping[bytes, bytes], pending: _Pending
     ) -> TarEntry:
         entry = self._new(block, offset)
         entry.first_offset = offset
@@ -457,7 +452,7 @@ class TarDecoder:
         entry.name = _text(entry.raw_name)
         entry.size = 0
         entry.stored_size = size
-        entry.data_offset = data_offset
+        entry.data_offset = offset + BLOCK_SIZE
         entry.pax = records
         return entry
 
@@ -474,7 +469,9 @@ class TarDecoder:
         entry.pax = _NO_RECORDS
         return entry
 
-    def _member(self, block: bytes, offset: int, pending: _Pending, globals_: dict[bytes, bytes]) -> TarEntry | None:
+    def _member(
+        self, block: bytes, offset: int, size: int | None, pending: _Pending, globals_: dict[bytes, bytes]
+    ) -> TarEntry:
         entry = self._new(block, offset)
         entry.first_offset = offset if pending.first is None else pending.first
         faults = pending.faults
@@ -483,16 +480,17 @@ class TarDecoder:
             entry.pax = globals_ | dict(records)
             faults.extend(_global_faults(globals_, records))
         name = block[:100].split(b"\0", 1)[0]
-        if block[257:263] == b"ustar\0" and block[345]:
-            prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
-            name = prefix.split(b"\0", 1)[0] + b"/" + name
-        elif block[345] and block[257:262] == b"ustar" and has_gnu_prefix(block):
-            name = block[345:500].split(b"\0", 1)[0] + b"/" + name
-            faults.append("GNU header with a ustar name prefix")
-        flag = entry.typeflag
-        size = number(block[124:136])
+        if block[345]:
+            if block[257:263] == b"ustar\0":
+                prefix = block[345:476] if block[508:512] == b"tar\0" else block[345:500]
+                name = prefix.split(b"\0", 1)[0] + b"/" + name
+            elif block[257:262] == b"ustar" and has_gnu_prefix(block):
+                name = block[345:500].split(b"\0", 1)[0] + b"/" + name
+                faults.append("GNU header with a ustar name prefix")
+        link = pending.linkname
         if records:
             name = records.get(b"path") or name
+            link = link or records.get(b"linkpath")
             if recorded := records.get(b"size"):
                 stated = _pax.parse_integer(recorded)
                 if stated is None:
@@ -504,9 +502,9 @@ class TarDecoder:
             size = 0
         if pending.name:
             name = pending.name
-        if block[157] or pending.linkname or records:
-            link = pending.linkname or records.get(b"linkpath") or block[157:257].split(b"\0", 1)[0]
-            entry.linkname = _text(link)
+        if link or block[157]:
+            entry.linkname = _text(link or block[157:257].split(b"\0", 1)[0])
+        flag = entry.typeflag
         if not block[156] and name.endswith(b"/"):
             entry.typeflag = flag = "5"
         entry.size = entry.stored_size = size
@@ -514,7 +512,7 @@ class TarDecoder:
             entry.stored_size = 0
             if flag != "1":
                 faults.append(f"type {flag!r} with a size of {size}, but no content follows")
-        if flag == "S" or not _SPARSE.isdisjoint(records):
+        if flag == "S" or (records and not _SPARSE.isdisjoint(records)):
             name = records.get(b"GNU.sparse.name") or name
             tar_sparse.read_map(entry, records, self._stream, faults)
         entry.data_offset = self._stream.position

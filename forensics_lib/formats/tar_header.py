@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from zlib import adler32
 
 __all__ = ["BLOCK_SIZE", "checksum_ok", "has_gnu_prefix", "number"]
@@ -30,15 +31,21 @@ def number(field: bytes) -> int | None:
 
 def checksum_ok(block: bytes) -> bool:
     """Whether the header's checksum (of unsigned or, by old writers, signed bytes) is right."""
-    stored = number(block[148:156])
+    stored, own = _checksum(block[148:156])
     if stored is None:
         return False
     if block.isascii():
         # adler32's low half is 1 + the sum modulo 65521, which the sum of 512 ASCII bytes stays below
-        return (adler32(block) & 0xFFFF) - 1 - sum(block[148:156]) + 256 == stored
+        return (adler32(block) & 0xFFFF) - own == stored
     rest = block[:148] + b"        " + block[156:]
     unsigned = sum(rest)
     return stored in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in rest))
+
+
+@lru_cache(8192)
+def _checksum(field: bytes) -> tuple[int | None, int]:
+    """What a checksum field says, and what it adds itself to 1 + the sum of its header, where it counts as spaces."""
+    return number(field), 1 + sum(field) - 8 * 0x20
 
 
 def has_gnu_prefix(block: bytes) -> bool:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCK", "BytesSource", "ExtentSource", "SliceSource", "Source"]
 
-BLOCK = 64 << 10
+BLOCK = 256 << 10
 """Bytes read at a time: large enough to make calls cheap, small enough to stay in a core's cache while it is hashed."""
 
 

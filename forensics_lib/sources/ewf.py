@@ -301,6 +301,7 @@ class Ewf(Source):
         after = position + count * 4
         if section.end - after == 4:  # SMART and the first EnCase have no checksum here, but chunks or nothing
             checked = checked and segment.read_at(after, 4) == _adler(data)
+        base = min(base, segment.size)  # a damaged one would not fit the index; its chunks are missing all the same
         return _Table(segment, position, count, base, data_end if data_end > base else section.end, checked)
 
     def _rebuilt(self, segment: Source, data: _Section) -> _Table:

@@ -332,6 +332,18 @@ def test_any_damage_gives_bytes_or_an_error_of_ours(name: str, draws: st.DataObj
     read_or_damage(disk, CHUNK)
 
 
+def test_a_table_whose_base_lies_beyond_everything_leaves_its_chunks_missing() -> None:
+    data = bytearray(SMALL["smart.s01"])
+    place = 13
+    while data[place : place + 6] != b"table\0":
+        place = int.from_bytes(data[place + 16 : place + 24], "little")
+    data[place + 76 + 8 : place + 76 + 16] = (1 << 63).to_bytes(8, "little")
+    mend(data)
+    disk = Ewf([BytesSource(bytes(data), Origin("fuzz"))], ProblemLog())
+    with pytest.raises(DamagedData):
+        disk.read_at(0, CHUNK)
+
+
 def mend(data: bytearray) -> None:
     """Make the checksums of all sections right again, so that damage reaches what is behind them."""
     place = 13
