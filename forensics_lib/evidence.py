@@ -334,7 +334,7 @@ class Evidence:
             kinds: which of ``evidence``, ``media`` (the disk in an image file), ``blob``, ``layer`` (a layer's
                 uncompressed bytes) and ``file`` (every regular file of every layer, also what later layers hide); None
                 for all.
-            executor: any `concurrent.futures.Executor` to do the work; None uses a thread for each core.
+            executor: any `concurrent.futures.Executor` to do the work; None uses all cores.
         """
 
         def rows() -> Iterator[ArtifactHash]:
@@ -352,7 +352,7 @@ class Evidence:
         """Every digest, size and count that the evidence states about itself, recomputed.
 
         Args:
-            executor: any `concurrent.futures.Executor` to do the work; None uses a thread for each core.
+            executor: any `concurrent.futures.Executor` to do the work; None uses all cores.
         """
 
         def rows() -> Iterator[Check]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests, artifact_hash, digest_source, digest_stream
 from forensics_lib.analysis.inventory import Inventory, TarStream
+from forensics_lib.analysis.workers import Seats, can_move
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.model import ArtifactHash, Origin, Progress
 from forensics_lib.trees.base import Node, NodeKind
@@ -23,6 +24,8 @@ KINDS = ("evidence", "media", "blob", "layer", "file")
 FILE_ALGORITHMS = ("md5", "sha1", "sha256")
 """What files are hashed with when nothing else is asked for."""
 _STORED = ("sha256",)
+_WORTH_PROCESSES = 32 << 20
+"""Stored bytes from which on starting processes costs less than it saves."""
 
 
 class Meter:
@@ -63,7 +66,7 @@ def hash_artifacts(
         algorithms: for files; None for `FILE_ALGORITHMS`. Other artifacts get sha256, and those named here too when
             `kinds` names their kind.
         kinds: which of `KINDS`; None for all.
-        executor: does the work; None uses a thread for each core (hashing and inflating release the interpreter).
+        executor: does the work; None uses all cores.
         progress: told of bytes done and in total.
         keep: told of each archive's own digests, so that verification need not read it again.
     """
@@ -124,7 +127,10 @@ def digest_streams(
     stored_algorithms: Sequence[str] = _STORED,
     layer_algorithms: Sequence[str] = _STORED,
 ) -> Iterator[tuple[TarStream, StreamDigests]]:
-    """Run `digest_stream` over archives, the largest first, and hand out each as it is finished."""
+    """Run `digest_stream` over archives, the largest first, and hand out each as it is finished.
+
+    Without an executor it uses all cores: processes where there is work enough for several, else threads.
+    """
     jobs = sorted(streams, key=lambda job: -job.stored.size)
     wanted = (algorithms, stored_algorithms, layer_algorithms)
     if executor is not None:
@@ -136,10 +142,14 @@ def digest_streams(
     from concurrent.futures import ThreadPoolExecutor
 
     cores = os.cpu_count() or 1
-    with ThreadPoolExecutor(cores, thread_name_prefix="forensics_lib") as pool:
-        futures = {
-            pool.submit(digest_stream, job, *wanted, ahead=len(jobs) < cores, tick=meter.tick): job for job in jobs
-        }
+    movable = [job.stored.size for job in jobs if can_move(job.stored)]
+    many = len(jobs) == len(movable) >= cores > 1 and sum(movable) >= _WORTH_PROCESSES
+    with Seats(cores if many else 1) as seats, ThreadPoolExecutor(cores, thread_name_prefix="forensics_lib") as pool:
+        if many:
+            futures = {pool.submit(seats.run, job, wanted, meter.tick): job for job in jobs}
+        else:
+            ahead = len(jobs) < cores
+            futures = {pool.submit(digest_stream, job, *wanted, ahead=ahead, tick=meter.tick): job for job in jobs}
         try:
             for future in _completed(futures):
                 yield futures.pop(future), future.result()

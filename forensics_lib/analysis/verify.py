@@ -68,7 +68,7 @@ def verify_images(
         store: where the evidence's documents and blobs are.
         images: its images.
         inventory: its artifacts.
-        executor: does the work; None uses a thread for each core.
+        executor: does the work; None uses all cores.
         progress: told of bytes done and in total.
         keep: told of each archive's digests.
         known: digests of archives that were read before, by path.
