@@ -290,8 +290,9 @@ class Evidence:
     def remnants(self) -> Table[Remnant]:
         """Everything deleted or orphaned that can be found, with how sure it is; found once, then kept.
 
-        In any copy: directories, layers and records without an owner, half-removed containers, and what databases no
-        longer reach. On a disk also deleted files and what free space holds, which reads all of it. Docker only.
+        In image evidence: manifests, configurations and layers that nothing names any more. In a copy of Docker's
+        data: directories, layers and records without an owner, half-removed containers, and what databases no longer
+        reach. On a disk also deleted files and what free space holds, which reads all of it.
         """
         from forensics_lib.recovery.remnant import Remnant
 
@@ -316,7 +317,7 @@ class Evidence:
         from forensics_lib.recovery.find import find_remnants
 
         disks = [one.tree for one in self._opened.filesystems] if self._opened.disk is not None else []
-        found = find_remnants(disks, self._dockers, self._problems, self._progress)
+        found = find_remnants(self._store, disks, self._dockers, self._problems, self._progress)
         self._finish("recover", remnants=len(found.remnants))
         return found
 

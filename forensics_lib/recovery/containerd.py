@@ -6,7 +6,6 @@ named), moby ``daemon/containerd/identitycache`` (images whose signature was loo
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 from forensics_lib.engines.docker.containerd import ContainerdStore
@@ -16,16 +15,14 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import JsonObject, parse_object, parse_time
 from forensics_lib.images.manifests import familiar
 from forensics_lib.model import Origin
+from forensics_lib.recovery.blobs import orphan_blob
 from forensics_lib.recovery.forms import CONTAINER_ID
 from forensics_lib.recovery.remnant import Confidence, Remnant
-from forensics_lib.sources.base import Source
-from forensics_lib.sources.decompress import Compression, sniff
 from forensics_lib.trees.base import NodeKind
 
 __all__ = ["store_remnants"]
 
 _METHOD = "orphan"
-_HEAD = 512
 _INTO_THE_STORE = ("image", "moby")
 """Exporters of builds whose images are put into the store; others write files."""
 
@@ -50,52 +47,9 @@ def _blobs(docker: DockerRoot, store: ContainerdStore) -> Iterator[Remnant]:
     for digest, node in content.digests():
         if digest in recorded:
             continue
-        try:
-            source = node.source()
-            kind, what = _kind(source)
-            actual = _sha256(source) if digest.startswith("sha256:") else ""
-        except ForensicsError as error:
-            docker.reader.problems.add(node.origin, error)
-            continue
-        is_intact = actual == digest
-        yield Remnant(
-            kind=kind,
-            path=node.path,
-            container_id="",
-            image_id=digest if kind == "image" else "",
-            method=_METHOD,
-            confidence=Confidence.VERIFIED if is_intact else Confidence.INTACT,
-            complete=is_intact or not actual,
-            size=source.size,
-            origin=node.origin.to(node.path.lstrip("/")),
-            detail=f"blob that no record names: {what}"
-            + ("" if is_intact or not actual else "; its digest is another"),
-            modified_ns=node.mtime_ns,
-            content=source,
-        )
-
-
-def _kind(source: Source) -> tuple[str, str]:
-    """The kind of remnant that a blob is, and what it looks like."""
-    head = source.read_at(0, _HEAD)
-    if head.lstrip()[:1] == b"{":
-        try:
-            document = parse_object(source.read_at(0, source.size) if source.size < 4 << 20 else b"", source.origin)
-        except ForensicsError:
-            return "record", "JSON"
-        if "manifests" in document or "layers" in document:
-            return "image", document.text("mediaType") or "manifest"
-        return ("image", "configuration of an image") if "rootfs" in document else ("record", "JSON")
-    if sniff(head) is not Compression.NONE or head[257:262] == b"ustar":
-        return "layer", "archive of a layer"
-    return "record", "data"
-
-
-def _sha256(source: Source) -> str:
-    digest = hashlib.sha256()
-    for block in source.blocks():
-        digest.update(block)
-    return f"sha256:{digest.hexdigest()}"
+        remnant = orphan_blob(node, digest, "blob that no record names", docker.reader.problems)
+        if remnant is not None:
+            yield remnant
 
 
 def _ingests(store: ContainerdStore) -> Iterator[Remnant]:

@@ -8,9 +8,11 @@ from typing import NamedTuple
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.btrfs_space import BtrfsSpace
+from forensics_lib.images.store import ImageStore
 from forensics_lib.model import ProblemLog, Progress
 from forensics_lib.recovery import btrfs, btrfs_free, ext4, ext4_free
 from forensics_lib.recovery.agree import agreed
+from forensics_lib.recovery.blobs import unnamed_blobs
 from forensics_lib.recovery.carve import carve
 from forensics_lib.recovery.containerd import store_remnants
 from forensics_lib.recovery.databases import database_remnants
@@ -38,17 +40,24 @@ class Found(NamedTuple):
 
 
 def find_remnants(
-    disks: Sequence[Tree], dockers: Sequence[DockerRoot], problems: ProblemLog, progress: Progress | None = None
+    store: ImageStore,
+    disks: Sequence[Tree],
+    dockers: Sequence[DockerRoot],
+    problems: ProblemLog,
+    progress: Progress | None = None,
 ) -> Found:
-    """What was deleted or lost its owner: of the data roots and their databases, then of each file system of a disk.
+    """What was deleted or lost its owner: of image evidence, of data roots, their databases, and file systems of disks.
 
     Args:
+        store: image evidence.
         disks: file systems whose blocks are there; kinds whose deleted files are not looked for are a problem.
         dockers: the data roots.
         problems: gets what could not be read or searched.
         progress: called with bytes done and in total of one file system's journal and free space after another's.
     """
     sightings: list[Remnant] = []
+    if store.references:
+        sightings += unnamed_blobs(store)
     for docker in dockers:
         sightings += [*orphans(docker), *store_remnants(docker), *database_remnants(docker)]
     rows = list(sightings)

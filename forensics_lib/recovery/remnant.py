@@ -12,7 +12,7 @@ from forensics_lib.errors import NotAFile
 from forensics_lib.model import Origin, utc_from_ns
 from forensics_lib.sources.base import Source
 
-__all__ = ["Confidence", "Remnant"]
+__all__ = ["Confidence", "Remnant", "sha256_of"]
 
 
 class Confidence(StrEnum):
@@ -84,12 +84,7 @@ class Remnant:
     @property
     def sha256(self) -> str | None:
         """Digest of the recovered bytes, computed when asked for; None when there are none."""
-        if self.content is None:
-            return None
-        digest = hashlib.sha256()
-        for block in self.content.blocks():
-            digest.update(block)
-        return digest.hexdigest()
+        return None if self.content is None else sha256_of(self.content)
 
     def open(self) -> BinaryIO:
         """The recovered bytes.
@@ -109,3 +104,11 @@ class Remnant:
         """
         with self.open() as file:
             return file.read()
+
+
+def sha256_of(source: Source) -> str:
+    """The digest of all bytes of a source, in hexadecimal."""
+    digest = hashlib.sha256()
+    for block in source.blocks():
+        digest.update(block)
+    return digest.hexdigest()
