@@ -25,7 +25,8 @@ __all__ = ["deleted_containers"]
 
 _PLACE = re.compile(r"(?:^|/)containers/([0-9a-f]{64})(?:/(.+))?$")
 _MOUNT = re.compile(r"(?:^|/)layerdb/mounts/([0-9a-f]{64})(?:/(mount-id|init-id|parent))?$")
-_LAYER_FILE = re.compile(r"(?:^|/)(?:overlay2|overlay|vfs/dir|aufs/diff|btrfs/subvolumes)/([0-9a-z]{25,64})/(.+)$")
+_LAYER_FILE = re.compile(r"(?:^|/)(overlay2|overlay|vfs/dir|aufs/diff|btrfs/subvolumes)/([0-9a-z]{25,64})/(.+)$")
+_DRIVER = re.compile(r"(?:^|/)image/([^/]+)/layerdb/")
 _CHAIN = re.compile(r"(?:^|/)layerdb/sha256/([0-9a-f]{64})(?:-\d+-removing)?/(cache-id|parent)$")
 _CONFIG = re.compile(r"(?:\.tmp-)?config\.v2\.json\d*|config\.json")
 _HOST = re.compile(r"(?:\.tmp-)?hostconfig\.json\d*")
@@ -40,6 +41,8 @@ _MAX_GENERATIONS = 200
 _MAX_LAYERS = 512
 _COMMON = ("bridge", "host", "none")
 _OF_LAYER = ("link", "lower")
+_FILES = "diff/"
+"""Where overlay2 has the files of a layer; other drivers have nothing else in its directory."""
 _NOTHING: dict[str, JsonValue] = {}
 
 
@@ -119,8 +122,9 @@ class _Collected:
         place, mount = _PLACE.search(remnant.path), _MOUNT.search(remnant.path)
         container_id = place[1] if place else mount[1] if mount else remnant.container_id
         if layer := _LAYER_FILE.search(remnant.path):
-            files = self.layers.setdefault(layer[1], {})
-            files[layer[2]] = _better(files.get(layer[2]), remnant)
+            files = self.layers.setdefault(layer[2], {})
+            name = layer[3] if layer[1].startswith("overlay") else f"{_FILES}{layer[3]}"
+            files[name] = _better(files.get(name), remnant)
         if chain := _CHAIN.search(remnant.path):
             record = self.chains.setdefault(f"sha256:{chain[1]}", {})
             record[chain[2]] = _better(record.get(chain[2]), remnant)
@@ -150,7 +154,7 @@ class _Collected:
     def files_of(self, directory: str) -> dict[str, Remnant]:
         """The recovered files of a layer's directory by their paths in the layer."""
         found = self.layers.get(directory, {})
-        return {name.removeprefix("diff/"): one for name, one in found.items() if name.startswith("diff/")}
+        return {name.removeprefix(_FILES): one for name, one in found.items() if name.startswith(_FILES)}
 
     def stack(self, top: str) -> list[RecoveredLayer]:
         """The layers from the top of a removed image down to the last whose record was recovered."""
@@ -250,6 +254,8 @@ def _parts(sighting: _Sighting, collected: _Collected) -> RecoveredParts:
     found = RecoveredParts(replace(record, parts=parts), dict(sighting.files))
     mount = collected.mounts.get(sighting.id, {})
     found.mount_id, found.top = _text(mount.get("mount-id")), _text(mount.get("parent"))
+    places = [match[1] for one in mount.values() if (match := _DRIVER.search(one.path))]
+    found.driver = record.parts.storage_driver or next(iter(places), "")
     found.files = collected.files_of(found.mount_id)
     found.lower = collected.stack(found.top)
     return found

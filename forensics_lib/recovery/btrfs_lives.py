@@ -313,7 +313,8 @@ class Lives:
         if group.inode is None:
             return None
         inode, until = group.inode, leaf.until
-        number = self._subvolumes.owner(number, inode.transaction) if inode.generation else number
+        if inode.generation:
+            number = self._subvolumes.owner(number, inode.transaction, (inode.generation, inode.ctime_ns))
         now = self._now(number, group.number)
         if now is not None and (not now.inode.nlink or inode.generation not in (0, now.inode.generation)):
             now = None  # the number was given anew

@@ -99,11 +99,21 @@ class OldSubvolumes:
             one.gone = min(without, default=None)
         self._by_uuid = {one.uuid: one.number for one in self.known.values() if one.uuid != _NO_UUID}
 
-    def owner(self, number: int, transaction: int) -> int:
-        """The subvolume that something was changed in last: a snapshot holds what its source held when it was made."""
+    def owner(self, number: int, transaction: int, changed: tuple[int, int] | None = None) -> int:
+        """The subvolume that something was changed in last: a snapshot holds what its source held when it was made.
+
+        Args:
+            number: the subvolume that it was found in.
+            transaction: the last one that wrote it.
+            changed: of an inode the transaction that made it, and the time of its last change; that it was read may
+                have written it since.
+        """
         for _ in range(_MAX_ANCESTORS):
             one = self.known.get(number)
-            if one is None or transaction > one.created:
+            if one is None:
+                break
+            unchanged = changed is not None and changed[0] <= one.created and changed[1] < (one.created_ns or 0)
+            if transaction > one.created and not unchanged:
                 break
             source = self._by_uuid.get(one.parent_uuid)
             if source is None or source == number:

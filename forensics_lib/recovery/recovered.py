@@ -61,6 +61,7 @@ class RecoveredParts:
         named: files of its folder by their path in it, the best version of each.
         fragments: pieces of its logs that have no name.
         mount_id: directory of its writable layer; empty when it is not known.
+        driver: its storage driver; empty when it is not known.
         top: chain id of its image's top layer; empty when it is not known.
         files: recovered files of the writable layer by their path in it.
         lower: the layers of its image whose records were recovered, topmost first.
@@ -70,6 +71,7 @@ class RecoveredParts:
     named: dict[str, Remnant] = field(default_factory=dict)
     fragments: list[Remnant] = field(default_factory=list)
     mount_id: str = ""
+    driver: str = ""
     top: str = ""
     files: dict[str, Remnant] = field(default_factory=dict)
     lower: list[RecoveredLayer] = field(default_factory=list)
@@ -192,7 +194,7 @@ class Recovered:
 
     def _lower(self) -> list[tuple[Tree, str]]:
         """The layers of its image, topmost first: those that were recovered, then those that are in the evidence."""
-        name, found = self._record.parts.storage_driver, list[tuple[Tree, str]]()
+        name, found = self._parts.driver, list[tuple[Tree, str]]()
         top = self._parts.top or self._top_of_image()
         for removed in self._parts.lower:
             found.append((recovered_tree(removed.files, self._record.config_origin), "/"))
@@ -205,6 +207,8 @@ class Recovered:
                 found.append((driver.alone(layer.cache_id), "/"))
             except ForensicsError as error:
                 self._problems.add(layer.origin, error)
+            if not driver.shares:  # it is a copy of everything below it
+                break
         return found
 
     def _top_of_image(self) -> str:

@@ -16,6 +16,7 @@ from forensics_lib.formats.btrfs_content import BtrfsContent
 from forensics_lib.formats.btrfs_history import LOG_TREE, NOW, NodeHistory
 from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.model import ProblemLog
+from forensics_lib.recovery.assemble import deleted_containers
 from forensics_lib.recovery.btrfs import undelete
 from forensics_lib.recovery.btrfs_free import free_spaces
 from forensics_lib.recovery.remnant import Confidence, Remnant
@@ -106,6 +107,17 @@ def test_files_of_a_container_tell_when_they_were_deleted() -> None:
     assert mine[0].deleted_ns is not None
     assert mine[0].modified_ns is not None
     assert mine[0].deleted_ns > mine[0].modified_ns
+
+
+def test_a_container_of_the_btrfs_driver_is_put_together() -> None:
+    one = {found.id: found for found in deleted_containers(remnants(), [], ProblemLog())}[CONTAINER]
+    assert (one.id, one.name, one.inspect()["Driver"]) == (CONTAINER, "gone", "btrfs")
+    assert len(list(one.logs())) == 40 * 90
+    prefix = f"/btrfs/subvolumes/{LAYER}"
+    mine = {str(row["path"]).removeprefix(prefix): row for row in TRUTH["whole"] if prefix in str(row["path"])}
+    tree = one.tree()
+    assert {path: tree.node(path).size for path in mine} == {path: row["size"] for path, row in mine.items()}
+    assert set(mine) <= {change.path for change in one.diff()}
 
 
 def test_the_origin_leads_to_the_inode() -> None:
