@@ -314,10 +314,18 @@ class Evidence:
 
     @cached_property
     def _found(self) -> Found:
-        from forensics_lib.recovery.find import find_remnants
+        from forensics_lib.recovery.find import Found, find_remnants
 
         disks = [one.tree for one in self._opened.filesystems] if self._opened.disk is not None else []
-        found = find_remnants(self._store, disks, self._dockers, self._problems, self._progress)
+        found = Found([], [])
+        try:
+            find_remnants(self._store, disks, self._dockers, self._problems, self._progress, found)
+        except BaseException:
+            message = "the search for what was deleted was broken off; what was found before is kept"
+            self.__dict__["_found"] = found
+            if not self._problems.strict:
+                self._problems.add(self._opened.origin, message)
+            raise
         self._finish("recover", remnants=len(found.remnants))
         return found
 

@@ -79,6 +79,24 @@ def test_nothing_complete_is_only_metadata(disk: fl.Evidence) -> None:
     assert {row.confidence.value for row in rows} == {"verified", "intact", "carved", "metadata-only"}
 
 
+def test_a_search_that_is_broken_off_keeps_what_was_found() -> None:
+    steps: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        steps.append(done)
+        if len(steps) > 1 and done < steps[-2]:  # the next part of the search begins
+            raise KeyboardInterrupt
+
+    with fl.open(DISK, progress=stop) as ev:
+        with pytest.raises(KeyboardInterrupt):
+            list(ev.remnants())
+        count = len(steps)
+        assert any("ext4 journal" in row.method for row in ev.remnants())
+        assert ev.deleted_containers
+        assert len(steps) == count
+        assert any("broken off" in problem.message for problem in ev.problems)
+
+
 @pytest.mark.parametrize(("name", "type_"), [("ext2.img", "ext4"), ("ext4.img", "ext4"), ("btrfs.img", "btrfs")])
 def test_file_systems_without_a_partition_table(name: str, type_: str, tmp_path: Path) -> None:
     with fl.open(unpacked(name, tmp_path)) as ev:

@@ -1,8 +1,8 @@
 """Carving: what lies in free space and still tells by its form what it is, though nothing describes it any more.
 
-Files start on block boundaries and file systems fill the rest of their last block with zeros. So documents are looked
-for at block starts, and a document that is followed by zeros up to the end of its block is whole. Logs are looked for
-as records anywhere, for a long log has more pieces than one.
+Files start on block boundaries and file systems fill the rest of their last block with zeros. So documents, archives
+and databases are looked for at block starts, and a document that is followed by zeros up to the end of its block is
+whole. Logs are looked for as records anywhere, for a long log has more pieces than one.
 
 Nothing is carved that lies in several pieces, except logs. A block that was freed may hold a part of something newer
 that was freed, too: carved content is what it proves to be by its own form, and no more.
@@ -10,18 +10,18 @@ that was freed, too: carved content is what it proves to be by its own form, and
 
 from __future__ import annotations
 
+import hashlib
 import re
-import zlib
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.jsondoc import JsonValue, parse
-from forensics_lib.formats.local_log import MAX_RECORD
-from forensics_lib.formats.log_record import parse_stamp
-from forensics_lib.formats.protobuf import Message
 from forensics_lib.model import ProblemLog, Progress
-from forensics_lib.recovery.forms import Form, form_of
+from forensics_lib.recovery.carve_files import Carved, Reach, file_at
+from forensics_lib.recovery.carve_logs import LOG_HEADS, Run, Runs
+from forensics_lib.recovery.carve_starts import Start, starts
+from forensics_lib.recovery.forms import Form, form_of, text_form
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import Source
@@ -31,24 +31,15 @@ __all__ = ["carve"]
 _METHOD = "carving"
 _WINDOW = 4 << 20
 _OVERLAP = 256 << 10
+_ZEROS = bytes(_WINDOW + _OVERLAP)
 _SMALL, _LARGE = 64 << 10, 4 << 20
 _BUDGET = 64 << 20
-_MAX_UNPACKED = 1 << 30
 _MAX_HELD = 100_000
 _KNOWN_START = re.compile(
     rb'\{\s*"(?:StreamConfig|State|ID|Binds|ContainerIDFile|ociVersion|architecture|created|config|schemaVersion'
-    rb'|mediaType|Repositories|id)"|\[\{"Digest"'
+    rb'|mediaType|Repositories|id)"|\[\{"(?:Digest|Config)"'
 )
-_INTERESTING = re.compile(rb"[\t\n\r\x1b-\x7e\x80-\xff]")
 _TEXT = re.compile(rb"[\t\n\x0b\f\r\x1b\x20-\x7e\x80-\xff]{2,}")
-_RECORD = re.compile(
-    rb'\{(?:"log":"(?>[^"\\\x00-\x1f]|\\.)*+",)?"stream":"[a-z]{0,16}",'
-    rb'(?:"attrs":\{(?>"(?>[^"\\\x00-\x1f]|\\.)*+"[:,]?)*\},)?"time":"[0-9T:.Z+-]{20,35}"\}\n?'
-)
-_HEADS = (b'{"log":"', b'{"stream":"')
-_LOCAL_HEAD = b"\n\x06std"
-_DIGEST = re.compile(rb"sha256:[0-9a-f]{64}")
-_LAYER_ID = re.compile(rb"[0-9a-f]{64}(?:-init)?|[0-9a-z]{25}")
 _KNOWN_TEXT = re.compile(
     rb"sha256:[0-9a-f]{64}\0|[0-9a-f]{64}(?:-init)?\0|[A-Z2-7]{26}\0|l/[A-Z2-7]{26}|127\.0\.0\.1\tlocalhost\n"
 )
@@ -63,131 +54,192 @@ def carve(
     *,
     known: Collection[str] = (),
 ) -> Iterator[Remnant]:
-    """Documents, logs, short texts and gzip files in free space, in the order of their places; image configs last.
+    """Documents, logs, short texts, archives and databases in free space, in the order of their places; images last.
 
     Args:
         space: the free space of a file system.
-        problems: gets what cannot be read.
+        problems: gets what cannot be read, and that there is nothing but zeros where that is so.
         progress: told of the bytes that were searched.
-        known: digests (``sha256:…``) that prove an image's documents when they are equal to theirs; those that carved
-            documents name are added.
+        known: digests (``sha256:…``) that prove an image's documents and layers when they are equal to theirs; those
+            that carved documents name are added.
     """
-    source, block = space.source, space.block
-    ranges = list(_joined(space.ranges, source.size))
+    ranges = list(_joined(space.ranges, space.source.size))
     total, done = sum(length for _, length in ranges), 0
-    carver = _Carver(source, problems, block, set(known))
+    carver = _Carver(space.source, problems, space.block, set(known))
     for start, length in ranges:
         carver.enter(start, start + length)
         for offset in range(start, start + length, _WINDOW):
             size = min(_WINDOW, start + length - offset)
-            try:
-                yield from carver.window(offset, size)
-            except DamagedData as error:
-                problems.add(source.origin.to("free space", offset), error)
+            yield from carver.window(offset, size)
             done += size
             if progress is not None:
                 progress(done, total)
         yield from carver.leave()
+    if total and not carver.seen and not problems.strict:
+        problems.add(space.source.origin.to("free space"), "there are only zeros: never written, wiped or discarded")
     yield from carver.images()
 
 
-@dataclass(slots=True)
-class _Run:
-    """Log records that follow each other without a gap."""
-
-    kind: str
-    start: int
-    end: int
-    count: int
-    first_ns: int
-    last_ns: int
-
-
 class _Carver:
-    """The search over one range after another."""
+    """The search over one range after another.
+
+    Attributes:
+        seen: whether there was anything but zeros.
+    """
 
     def __init__(self, source: Source, problems: ProblemLog, block: int, known: set[str]) -> None:
+        self.seen = False
         self._source = source
         self._problems = problems
         self._block = block
         self._known = known
-        self._budget = _BUDGET
-        self._start = self._end = 0
+        self._reach = Reach(source, 0, _BUDGET)
+        self._start = self._end = self._bad = 0
         self._taken = 0  # what lies before it belongs to something that was found
-        self._runs: dict[str, _Run] = {}
+        self._data, self._at = b"", 0  # the window
+        self._runs = Runs(block)
         self._host: Remnant | None = None
-        self._images: list[Remnant] = []
+        self._images: list[tuple[Remnant, Carved | None]] = []
 
     def enter(self, start: int, end: int) -> None:
         """Begin with a range."""
         self._start = self._taken = start
-        self._end = end
+        self._end = self._reach.end = end
 
     def leave(self) -> Iterator[Remnant]:
         """End a range: what was open is given out."""
-        for kind in list(self._runs):
-            yield from self._closed(self._runs.pop(kind))
+        for run in self._runs.close():
+            yield self._log(run)
         yield from self._given()
 
     def images(self) -> Iterator[Remnant]:
-        """The images' documents, now that everything that may name them was seen."""
-        for remnant in self._images:
-            digest = f"sha256:{remnant.path.rpartition('/')[2]}"
-            if digest in self._known:
-                detail = f"{remnant.detail}; its digest is named elsewhere"
-                remnant = replace(remnant, confidence=Confidence.VERIFIED, detail=detail)
-            yield remnant
+        """The images' documents and layers, now that everything that may name them was seen."""
+        for remnant, carved in self._images:
+            yield self._proved(remnant, carved) if self._known else remnant
+
+    def _proved(self, remnant: Remnant, carved: Carved | None) -> Remnant:
+        """The same, verified where its digest, or that of the archive in it, is named elsewhere."""
+        content = remnant.content
+        if carved is None or content is None:
+            digest = remnant.path.rpartition("/")[2]
+            return _verified(remnant, "its digest") if f"sha256:{digest}" in self._known else remnant
+        if f"sha256:{carved.digest}" in self._known:
+            return _verified(remnant, f"the digest sha256:{carved.digest} of the archive in it")
+        for size in {carved.size, carved.least or carved.size}:
+            part = content if size == carved.size else content.slice(0, size, "archive")
+            digest = _sha256(part)
+            if f"sha256:{digest}" in self._known:
+                path = remnant.path or f"blobs/sha256/{digest}"
+                return replace(_verified(remnant, "its digest"), path=path, size=size, content=part)
+        return remnant
 
     def window(self, offset: int, size: int) -> Iterator[Remnant]:
-        """What starts in one window."""
-        self._budget += size
-        data = self._source.read_at(offset, min(size + _OVERLAP, self._end - offset))
-        found = [*self._blocks(offset, data, size), *self._logs(offset, data, size)]
+        """What starts in one window; blocks that cannot be read are passed."""
+        end = offset + size
+        while offset < end:
+            length = min(end - offset + _OVERLAP, self._end - offset)
+            data = self._readable(offset, length)
+            if len(data) < min(self._block, length):
+                self._report(offset)
+            step = min(end - offset, length if len(data) == length else max(len(data) // self._block, 1) * self._block)
+            if data and data != (_ZEROS if len(data) == len(_ZEROS) else _ZEROS[: len(data)]):
+                yield from self._look(offset, data, min(step, len(data)))
+            offset += step
+
+    def _readable(self, at: int, length: int) -> bytes:
+        """Bytes, fewer in front of what cannot be read."""
+        try:
+            return self._source.read_some(at, length)
+        except DamagedData:
+            return b""
+
+    def _report(self, offset: int) -> None:
+        """Say that a block cannot be read, once for neighbouring ones."""
+        try:
+            self._source.read_at(offset, self._block)
+        except DamagedData as error:
+            if offset != self._bad:
+                self._problems.add(self._source.origin.to("free space", offset), error)
+            self._bad = offset + self._block
+
+    def _look(self, offset: int, data: bytes, size: int) -> Iterator[Remnant]:
+        self.seen = True
+        self._reach.budget += size
+        self._data, self._at = data, offset
+        found = [(offset + at, list(self._starting(offset + at, start))) for at, start in self._starts(size)]
+        found += [(run.start, [self._log(run)]) for run in self._runs.add(offset, data, size)]
         for _, remnants in sorted(found, key=lambda one: one[0]):
             yield from remnants
 
     # What starts with a block ---------------------------------------------------------------------------------------
 
-    def _blocks(self, offset: int, data: bytes, size: int) -> Iterator[tuple[int, list[Remnant]]]:
-        """What is told by the first bytes of a block; these are looked at in one go for all blocks of the window."""
-        firsts = data[: size : self._block]
-        for match in _INTERESTING.finditer(firsts):
-            at = offset + match.start() * self._block
-            if at < self._taken:
-                continue
-            head = data[at - offset : at - offset + 256]
-            found = list(self._at(at, head, data[at - offset - 1 : at - offset]))
-            if found:
-                yield at, found
+    def _starts(self, size: int) -> Iterator[tuple[int, Start]]:
+        """The places in the window where something starts that does not belong to what was found before."""
+        for at, start in starts(self._data, size, self._block):
+            if self._at + at >= self._taken:
+                yield at, start
 
-    def _at(self, at: int, head: bytes, before: bytes) -> Iterator[Remnant]:
-        if head[:3] == b"\x1f\x8b\x08":
-            yield from self._gzip(at)
-        elif head.startswith(_HEADS):
+    def _starting(self, at: int, start: Start) -> Iterator[Remnant]:
+        if start is not Start.TEXT:
+            carved = file_at(start, self._reach, at)
+            if carved is not None:
+                self._taken = at + carved.size + -carved.size % self._block
+                yield from self._file(at, carved)
+                return
+            if start is not Start.TAR:
+                return
+        head = self._bytes(at, 256)
+        if head.startswith(LOG_HEADS):
             return
-        elif _KNOWN_START.match(head):
+        if _KNOWN_START.match(head):
             yield from self._document(at, _LARGE)
-        elif _KNOWN_TEXT.match(head) or (_TEXT.match(head) and self._is_start(at, before)):
+        elif _KNOWN_TEXT.match(head) or (_TEXT.match(head) and self._is_start(at)):
             yield from self._document(at, _SMALL)
 
-    def _is_start(self, at: int, before: bytes) -> bool:
+    def _bytes(self, at: int, length: int) -> bytes:
+        """Bytes of the range, fewer in front of what cannot be read; from the window where they lie in it."""
+        length = max(min(length, self._end - at), 0)
+        first = at - self._at
+        if first >= 0 and first + length <= len(self._data):
+            return self._data[first : first + length]
+        return self._readable(at, length)
+
+    def _is_start(self, at: int) -> bool:
         """Whether the block before it ends with zeros, as the last one of a file does."""
-        byte = before or (self._source.read_at(at - 1, 1) if at else b"\0")
+        first = at - 1 - self._at
+        byte = self._data[first : first + 1] if first >= 0 else b""
+        try:
+            byte = byte or (self._source.read_at(at - 1, 1) if at else b"\0")
+        except DamagedData:
+            return False
         return byte == b"\0"
+
+    def _file(self, at: int, carved: Carved) -> Iterator[Remnant]:
+        """An archive or database; layers are held back until it is known which digests are named."""
+        remnant = self._remnant(carved.form, at, carved.size, carved.complete, carved.confidence)
+        if carved.form.kind != "layer":
+            yield remnant
+            return
+        if len(self._images) < _MAX_HELD:
+            self._images.append((remnant, carved))
+        else:
+            yield remnant
 
     def _document(self, at: int, limit: int) -> Iterator[Remnant]:
         """A text that ends with its block, or a document that is cut."""
         data = self._until_zero(at, limit)
         padding = -len(data) % self._block
-        whole = at + len(data) + padding <= self._end
-        whole = whole and not any(self._source.read_at(at + len(data), padding))
+        behind = self._bytes(at + len(data), padding)
+        whole = len(behind) == padding and not any(behind)
         whole = whole and (padding > 0 or data.endswith((b"}", b"}\n", b"]")))
         value = self._parsed(data) if data[:1] in (b"{", b"[") else None
-        form = form_of(value, data) if value is not None else _short(data)
+        form = form_of(value, data) if value is not None else text_form(data)
         if form is None and value is None and _KNOWN_START.match(data):
             form, whole = _torn(data), False
         if form is None and whole and padding and _is_text(data):
             form = Form("file", detail="JSON" if value is not None else "text")
+            if value is None and len(data) > self._block:
+                form = replace(form, detail="text; that its blocks belong together is told by their order only")
         if form is None:
             return
         if whole or value is not None:
@@ -196,12 +248,15 @@ class _Carver:
 
     def _until_zero(self, at: int, limit: int) -> bytes:
         """The bytes up to the first zero, at most `limit`; large ones only as long as they are few."""
-        data = self._source.read_at(at, min(_SMALL, self._end - at))
+        first = at - self._at
+        end = self._data.find(b"\0", first, first + _SMALL)
+        if end >= 0:
+            return self._data[first:end]
+        data = self._bytes(at, _SMALL)
+        if limit > _SMALL and self._reach.budget > limit:
+            self._reach.budget -= limit
+            data = self._bytes(at, limit)
         end = data.find(b"\0")
-        if end < 0 and limit > _SMALL and self._budget > limit:
-            self._budget -= limit
-            data = self._source.read_at(at, min(limit, self._end - at))
-            end = data.find(b"\0")
         return data if end < 0 else data[:end]
 
     def _parsed(self, data: bytes) -> JsonValue:
@@ -215,11 +270,11 @@ class _Carver:
 
         Docker writes a container's settings directly before its record.
         """
-        if remnant.kind == "image" and remnant.complete and len(self._images) < _MAX_HELD:
-            self._images.append(remnant)
-            return
-        if remnant.kind == "config" and remnant.content is not None:
+        if remnant.kind in ("config", "record", "image") and remnant.content is not None:
             self._known.update(match.decode() for match in _REFERENCE.findall(remnant.read()))
+        if remnant.kind == "image" and remnant.complete and len(self._images) < _MAX_HELD:
+            self._images.append((remnant, None))
+            return
         host, self._host = self._host, None
         if host is not None:
             if remnant.container_id and remnant.kind == "config" and self._after(host) == remnant.origin.offset:
@@ -248,56 +303,22 @@ class _Carver:
         end = (remnant.origin.offset or 0) + (remnant.size or 0)
         return end + -end % self._block
 
-    def _gzip(self, at: int) -> Iterator[Remnant]:
-        """A gzip file whose own checksum is right."""
-        unpacker, position, unpacked, first = zlib.decompressobj(31), at, 0, b""
-        try:
-            while not unpacker.eof and position < self._end and unpacked < _MAX_UNPACKED and self._budget > 0:
-                packed = self._source.read_at(position, min(_SMALL, self._end - position))
-                position += len(packed)
-                self._budget -= len(packed)
-                if not packed:
-                    return
-                while packed and unpacked < _MAX_UNPACKED:
-                    data = unpacker.decompress(packed, _LARGE)
-                    first = first or data[:512]
-                    unpacked += len(data)
-                    self._budget -= len(data) // 8
-                    packed = unpacker.unconsumed_tail
-        except zlib.error:
-            return
-        if unpacker.eof:
-            size = position - len(unpacker.unused_data) - at
-            self._taken = at + size + -size % self._block
-            yield replace(self._remnant(_unpacked(first), at, size, True), confidence=Confidence.VERIFIED)
-
     # Logs ----------------------------------------------------------------------------------------------------------
 
-    def _logs(self, offset: int, data: bytes, size: int) -> Iterator[tuple[int, list[Remnant]]]:
-        for kind, records in (("json-file", _json_records(data, size)), ("local", _local_records(data, size))):
-            for start, end, time_ns in records:
-                run = self._runs.get(kind)
-                if run is not None and run.end == offset + start:
-                    run.end, run.last_ns = offset + end, time_ns
-                    run.count += 1
-                    continue
-                if run is not None and offset + start < run.end:
-                    continue
-                self._runs[kind] = _Run(kind, offset + start, offset + end, 1, time_ns, time_ns)
-                if run is not None:
-                    yield run.start, list(self._closed(run))
-
-    def _closed(self, run: _Run) -> Iterator[Remnant]:
+    def _log(self, run: Run) -> Remnant:
         """A run of records as a log, whole when it starts with a block and zeros follow it."""
         padding = -run.end % self._block
-        tail = self._source.read_at(run.end, min(padding, self._end - run.end))
-        starts = run.start % self._block == 0 and (run.start > self._start or self._is_start(run.start, b""))
-        whole = starts and padding > 0 and len(tail) == padding and not any(tail)
-        records = f"{run.count} record{'s' if run.count > 1 else ''} of a log of the driver {run.kind}"
+        tail = self._bytes(run.end, padding)
+        starts_here = run.start % self._block == 0 and (run.start > self._start or self._is_start(run.start))
+        whole = starts_here and padding > 0 and len(tail) == padding and not any(tail) and not run.doubt
+        records = f"{run.count} record{'s' if run.count > 1 else ''} of a log of the driver {run.driver}"
+        records += "; between two blocks there is a gap in time" if run.doubt else ""
         form = Form("log", detail=records, modified_ns=run.last_ns)
-        yield self._remnant(form, run.start, run.end - run.start, whole)
+        return self._remnant(form, run.start, run.end - run.start, whole)
 
-    def _remnant(self, form: Form, at: int, size: int, complete: bool) -> Remnant:
+    def _remnant(
+        self, form: Form, at: int, size: int, complete: bool, confidence: Confidence = Confidence.CARVED
+    ) -> Remnant:
         content = self._source.slice(at, size, f"carved {form.path.rpartition('/')[2] or form.kind}")
         return Remnant(
             kind=form.kind,
@@ -305,7 +326,7 @@ class _Carver:
             container_id=form.container_id,
             image_id=form.image_id,
             method=_METHOD,
-            confidence=Confidence.CARVED,
+            confidence=confidence,
             complete=complete,
             size=size,
             origin=content.origin,
@@ -332,47 +353,6 @@ def _joined(ranges: Iterable[tuple[int, int]], end: int) -> Iterator[tuple[int, 
         yield start, stop - start
 
 
-def _json_records(data: bytes, size: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, time) of the records of the ``json-file`` driver that start in the first `size` bytes."""
-    for head in _HEADS:
-        at = data.find(head, 0, size + len(head) - 1)
-        while at >= 0:
-            match = _RECORD.match(data, at)
-            time_ns = _time(data, match) if match is not None else None
-            if match is not None and time_ns is not None:
-                yield at, match.end(), time_ns
-            at = data.find(head, match.end() if match is not None else at + 1, size + len(head) - 1)
-
-
-def _time(data: bytes, match: re.Match[bytes]) -> int | None:
-    start = data.rfind(b'"time":"', match.start(), match.end()) + 8
-    return parse_stamp(data[start : data.find(b'"', start)].decode("ascii", "replace"))
-
-
-def _local_records(data: bytes, size: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, time) of the records of the ``local`` driver."""
-    at = data.find(_LOCAL_HEAD, 4, size + len(_LOCAL_HEAD) + 3)
-    while at >= 0:
-        end = at + 1
-        if data[at + 5 : at + 8] in (b"out", b"err"):
-            length = int.from_bytes(data[at - 4 : at], "big")
-            if 8 < length <= MAX_RECORD and data[at + length : at + length + 4] == data[at - 4 : at]:
-                entry = Message(data[at : at + length])
-                if entry.damage is None and entry.signed(2) > 0:
-                    end = at + length + 4
-                    yield at - 4, end, entry.signed(2)
-        at = data.find(_LOCAL_HEAD, end, size + len(_LOCAL_HEAD) + 3)
-
-
-def _short(data: bytes) -> Form | None:
-    """The small files of Docker's layer records."""
-    if _DIGEST.fullmatch(data):
-        return Form("record", detail=f"digest of a layer, its parent or an image: {data.decode()}")
-    if _LAYER_ID.fullmatch(data):
-        return Form("record", detail=f"name of a layer's directory: {data.decode()}")
-    return None
-
-
 def _torn(data: bytes) -> Form | None:
     """The record of a container of which only the beginning is left."""
     match = _TORN_ID.search(data)
@@ -381,17 +361,6 @@ def _torn(data: bytes) -> Form | None:
     container_id = match[1].decode()
     path = f"containers/{container_id}/config.v2.json"
     return Form("config", path, container_id, detail="the beginning of a container's record; the rest was overwritten")
-
-
-def _unpacked(first: bytes) -> Form:
-    """What a gzip file holds, by its first bytes."""
-    if first.startswith((b'{"type":1', b'{"type":2')):
-        return Form("layer", "tar-split.json.gz", detail="what the archive of a layer consists of, without the content")
-    if first.startswith(_HEADS):
-        return Form("log", detail="rotated log of the driver json-file, compressed")
-    if first[257:262] == b"ustar":
-        return Form("layer", detail="tar archive, compressed with gzip")
-    return Form("file", detail="gzip")
 
 
 def _is_text(data: bytes) -> bool:
@@ -403,3 +372,15 @@ def _is_text(data: bytes) -> bool:
     except UnicodeDecodeError:
         return False
     return True
+
+
+def _verified(remnant: Remnant, what: str) -> Remnant:
+    detail = f"{remnant.detail}; {what} is named elsewhere"
+    return replace(remnant, confidence=Confidence.VERIFIED, complete=True, detail=detail)
+
+
+def _sha256(source: Source) -> str:
+    digest = hashlib.sha256()
+    for block in source.blocks():
+        digest.update(block)
+    return digest.hexdigest()

@@ -45,37 +45,43 @@ def find_remnants(
     dockers: Sequence[DockerRoot],
     problems: ProblemLog,
     progress: Progress | None = None,
+    found: Found | None = None,
 ) -> Found:
     """What was deleted or lost its owner: of image evidence, of data roots, their databases, and file systems of disks.
 
     Args:
         store: image evidence.
-        disks: file systems whose blocks are there; kinds whose deleted files are not looked for are a problem.
+        disks: file systems whose blocks are there; a kind in which deleted files are not looked for is a problem.
         dockers: the data roots.
         problems: gets what could not be read or searched.
         progress: called with bytes done and in total of one file system's journal and free space after another's.
+        found: filled as the search goes on, so that what was found is there when it is broken off.
     """
-    sightings: list[Remnant] = []
+    found = Found([], []) if found is None else found
     if store.references:
-        sightings += unnamed_blobs(store)
+        found.sightings.extend(unnamed_blobs(store))
     for docker in dockers:
-        sightings += [*orphans(docker), *store_remnants(docker), *database_remnants(docker)]
-    rows = list(sightings)
+        for find in (orphans, store_remnants, database_remnants):
+            found.sightings.extend(find(docker))
+    found.remnants.extend(found.sightings)
     digests = {image.id for docker in dockers for image in docker.images}
     for tree in disks:
+        described: list[Remnant] = []
+        carved: list[Remnant] = []
         try:
             deleted = _deleted(tree, problems, progress)
             if deleted is None:
                 problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
                 continue
-            described = list(deleted.described)
-            carved = [one for space in deleted.spaces for one in carve(space, problems, progress, known=digests)]
+            described.extend(deleted.described)
+            for space in deleted.spaces:
+                carved.extend(carve(space, problems, progress, known=digests))
         except ForensicsError as error:
             problems.add(tree.origin, error)
-            continue
-        sightings += [*described, *carved]
-        rows += named_by_layers(list(agreed(described, carved, problems)), problems)
-    return Found(rows, sightings)
+        finally:
+            found.sightings.extend((*described, *carved))
+            found.remnants.extend(named_by_layers(list(agreed(described, carved, problems)), problems))
+    return found
 
 
 class _Deleted(NamedTuple):

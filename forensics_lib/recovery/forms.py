@@ -11,9 +11,18 @@ from dataclasses import dataclass
 
 from forensics_lib.formats.jsondoc import JsonObject, JsonValue, parse_time
 
-__all__ = ["CONTAINER_ID", "Form", "changed_ns", "form_of", "state_rank", "state_text"]
+__all__ = ["CONTAINER_ID", "Form", "changed_ns", "form_of", "state_rank", "state_text", "text_form"]
 
 CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
+_TEXTS = (
+    (re.compile(rb"sha256:[0-9a-f]{64}"), "digest of a layer, its parent or an image"),
+    (re.compile(rb"[0-9a-f]{64}(?:-init)?|[0-9a-z]{25}"), "name of a layer's directory"),
+    (re.compile(rb"[A-Z2-7]{26}"), "short name of a layer's directory"),
+    (re.compile(rb"l/[A-Z2-7]{26}(?::l/[A-Z2-7]{26})*"), "short names of the layers below one"),
+    (re.compile(rb"\.\./[0-9a-f]{64}(?:-init)?/diff"), "target of a link to a layer's directory"),
+    (re.compile(rb"[0-9a-f]{12}\n"), "host name of a container, the start of its id"),
+)
+_LONGEST_SHOWN = 80
 _ID_IN_PATH = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
@@ -50,8 +59,19 @@ def form_of(value: JsonValue, raw: bytes) -> Form | None:
         if entries and all(entry.text("Digest").startswith("sha256:") for entry in entries):
             repositories = ", ".join(dict.fromkeys(entry.text("SourceRepository") for entry in entries))
             return Form("record", detail=f"where a layer was pulled from or pushed to: {repositories}")
+        if entries and all(entry.text("Config") and "Layers" in entry for entry in entries):
+            tags = ", ".join(tag for entry in entries for tag in entry.texts("RepoTags"))
+            return Form("record", "manifest.json", detail=f"manifest of an image archive: {tags or 'no tags'}")
         return None
     return _object(JsonObject(value), raw) if isinstance(value, dict) else None
+
+
+def text_form(data: bytes) -> Form | None:
+    """What a short text is that Docker keeps of layers and containers; None for any other."""
+    for pattern, what in _TEXTS:
+        if pattern.fullmatch(data):
+            return Form("record", detail=f"{what}: {data[:_LONGEST_SHOWN].decode().strip()}")
+    return None
 
 
 def _object(document: JsonObject, raw: bytes) -> Form | None:
@@ -71,6 +91,8 @@ def _object(document: JsonObject, raw: bytes) -> Form | None:
         digest = hashlib.sha256(raw).hexdigest()
         image = document.object("config").text("digest")
         return Form("image", f"blobs/sha256/{digest}", "", image, f"image {what} sha256:{digest}")
+    if CONTAINER_ID.fullmatch(document.text("id")) and ("container_config" in document or "parent" in document):
+        return Form("record", "json", detail=f"description of a layer in an image archive: {document.text('id')}")
     if isinstance(document.get("Repositories"), dict):
         names = ", ".join(document.object("Repositories").raw)
         return Form("record", "repositories.json", detail=f"names of images: {names}")

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import lzma
 import random
+import sys
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +21,14 @@ from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource, Source
 from tests.engines.docker.dataroot import digest, hexid, message
 from tests.recovery.scene import BLOCK, at, config, disk, encoded, host_config, line, nanoseconds
+from tests.tarmaker import TarMaker
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+FIXTURES = Path(__file__).parents[2] / "fixtures" / "bolt"
 
 WEB, DB = hexid("web"), hexid("db")
 RANDOM = random.Random(1).randbytes(BLOCK)
@@ -123,7 +135,7 @@ def test_a_log_of_the_local_driver() -> None:
 
 
 def test_a_log_longer_than_a_window() -> None:
-    log = b"".join(line(f"{number} {'x' * 16000}\n", number % 60) for number in range(600))
+    log = b"".join(line(f"{number} {'x' * 16000}\n", number / 20) for number in range(600))
     (row,) = found(disk(RANDOM, log))
     assert row.size == len(log) > 9 << 20
     assert row.complete
@@ -192,17 +204,101 @@ def test_progress_and_what_cannot_be_read() -> None:
         def read_at(self, offset: int, length: int) -> bytes:
             from forensics_lib.errors import DamagedData
 
-            if offset < 4 << 20 < offset + length:
+            if offset <= 3 * BLOCK + 7 < offset + length:
                 raise DamagedData("bad sector", origin=self.origin, offset=offset)
             return super().read_at(offset, length)
 
-    data = bytes(4 << 20) + disk(encoded(config(WEB, "web", 1)))
+    data = disk(encoded(config(DB, "db", 1)), RANDOM, RANDOM, encoded(config(WEB, "web", 1)))
+    data = data[: 4 * BLOCK].ljust(4 << 20, b"\0") + data[3 * BLOCK :] + disk(line("x\n", 1))
     problems, steps = ProblemLog(), list[tuple[int, int]]()
     source: Source = Bad(data, Origin("disk"))
     rows = list(carve(FreeSpace(source, [(0, len(data))], BLOCK), problems, lambda *step: steps.append(step)))
-    assert [row.container_id for row in rows] == [WEB]
+    assert [(row.kind, row.container_id) for row in rows] == [("config", DB), ("config", WEB), ("log", "")]
     assert steps[-1] == (len(data), len(data))
     assert [row.message for row in problems.rows] == ["bad sector"]
+
+
+def archive(*members: tuple[str, bytes]) -> bytes:
+    """A tar archive as Go writes it: two zero blocks at its end."""
+    tar = TarMaker("pax")
+    for name, content in members:
+        tar.file(name, content)
+    return tar.end()
+
+
+def test_a_tar_archive_is_one_finding() -> None:
+    tar = archive(("etc/passwd", b"root:x:0:0\n"), ("var/loot.txt", b"text of a file\n" * 100))
+    (row,) = found(disk(RANDOM, tar, RANDOM))
+    assert (row.kind, row.complete, row.confidence) == ("layer", True, Confidence.CARVED)
+    assert row.read() == tar
+    assert row.detail == "tar archive of 2 members: etc/passwd, var/loot.txt"
+
+
+def test_a_tar_archive_whose_end_was_overwritten() -> None:
+    tar = archive(("a", b"x" * 3000), ("b", b"y" * 3000))
+    (row,) = found(disk(tar[: 4 * BLOCK], RANDOM))
+    assert not row.complete
+    assert row.detail.endswith("its end was overwritten")
+
+
+def test_layers_are_verified_by_what_names_them() -> None:
+    tar = archive(("etc/passwd", b"root\n"))
+    name = f"sha256:{hashlib.sha256(tar).hexdigest()}"
+    image = encoded({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [name]}}).strip()
+    rows = found(disk(tar, bytes(20 * BLOCK), gzip.compress(tar, mtime=0), image))
+    layers = [row for row in rows if row.kind == "layer"]
+    assert [(row.confidence, "named elsewhere" in row.detail) for row in layers] == [(Confidence.VERIFIED, True)] * 2
+    assert layers[0].read() == tar
+    assert layers[0].path == f"blobs/{name.replace(':', '/')}"
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_zstd_file(checksum: bool) -> None:
+    text = b'{"log":"x\\n","stream":"stdout"}\n' * 100
+    packed = zstd.compress(text, options={zstd.CompressionParameter.checksum_flag: checksum})
+    (row,) = found(disk(RANDOM, packed + packed, RANDOM))
+    assert row.read() == packed + packed
+    assert (row.kind, row.complete) == ("log", True)
+    assert row.confidence is (Confidence.VERIFIED if checksum else Confidence.CARVED)
+    assert found(disk(packed[:-1])) == []
+
+
+def test_a_database_is_whole_when_its_pages_say_so() -> None:
+    bolt = lzma.decompress((FIXTURES / "volumes.db.xz").read_bytes())
+    (row,) = (one for one in found(disk(RANDOM, bolt, RANDOM)) if "bbolt" in one.detail)
+    assert (row.kind, row.complete) == ("record", True)
+    assert bolt.startswith(row.read())
+
+
+def test_records_of_two_logs_that_meet_at_a_block_are_not_one_log() -> None:
+    late = b"".join(line(f"late {number:05}\n", 40 + number / 100) for number in range(60))
+    early = b"".join(line(f"early {number:05}\n", number / 100) for number in range(60))
+    cut = 2 * BLOCK
+    for first, second in ((late, early), (early, late)):
+        rows = [row for row in found(first[:cut] + second[cut : 3 * BLOCK] + RANDOM) if row.kind == "log"]
+        assert not any(row.complete for row in rows)
+    rows = found(late[:cut] + early[cut : 3 * BLOCK] + RANDOM)
+    assert len(rows) == 2  # time goes back, so that the record across the border is none of both
+    assert all(row.read() in (late if b"late" in row.read() else early) for row in rows)
+
+
+def test_nothing_but_zeros_is_said() -> None:
+    problems = ProblemLog()
+    assert list(carve(FreeSpace(BytesSource(bytes(9 << 20), Origin("disk")), [(0, 9 << 20)], BLOCK), problems)) == []
+    assert ["only zeros" in row.message for row in problems.rows] == [True]
+
+
+def test_cancelling_leaves_what_was_found() -> None:
+    data = disk(encoded(config(WEB, "web", 1))) + bytes(8 << 20) + disk(encoded(config(DB, "db", 2)))
+    rows: list[Remnant] = []
+
+    def stop(done: int, total: int) -> None:
+        if done < total:
+            raise KeyboardInterrupt
+
+    with suppress(KeyboardInterrupt):
+        rows.extend(carve(FreeSpace(BytesSource(data, Origin("disk")), [(0, len(data))], BLOCK), ProblemLog(), stop))
+    assert [row.container_id for row in rows] == [WEB]
 
 
 PIECES = [
