@@ -14,6 +14,7 @@ from types import ModuleType
 import pytest
 
 import forensics_lib as fl
+from forensics_lib.evidence import open_evidence
 
 MODULES = [
     importlib.import_module(found.name)
@@ -47,11 +48,27 @@ def classes_and_functions(module: ModuleType) -> Iterator[tuple[str, object]]:
                     yield f"{module.__name__}.{name}.{member}", inside
 
 
-def test_all_is_sorted_and_complete() -> None:
-    public = {name for name, value in vars(fl).items() if not name.startswith("_") and not inspect.ismodule(value)}
-    public -= {"annotations"}
-    assert set(fl.__all__) == public | {"__version__"}
-    assert fl.__all__ == sorted(fl.__all__)
+def test_all_is_sorted_and_every_name_is_there() -> None:
+    public = {name: getattr(fl, name) for name in fl.__all__}
+    assert fl.__all__ == sorted(public)
+    assert set(fl.__all__) <= set(dir(fl))
+    assert public["open"] is open_evidence
+    assert all(name in ("open", "__version__") or value.__name__ == name for name, value in public.items())
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        getattr(fl, "nonsense")  # noqa: B009 - type checkers know that it is not there
+
+
+def test_type_checkers_and_readers_are_told_the_same_names() -> None:
+    source = ast.parse(importlib.resources.files(fl).joinpath("__init__.py").read_text("utf-8"))
+    imported = {
+        (alias.asname or alias.name, node.module)
+        for node in ast.walk(source)
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("forensics_lib.")
+        for alias in node.names
+    }
+    homes = {(name, f"forensics_lib.{home}") for home, names in fl._HOMES.items() for name in names}
+    assert imported == homes | {("open", "forensics_lib.evidence"), ("__version__", "forensics_lib._version")}
+    assert {name for name, _ in imported} == set(fl.__all__)
 
 
 @pytest.mark.parametrize("module", [m for m in MODULES if hasattr(m, "__all__")], ids=name_of)
