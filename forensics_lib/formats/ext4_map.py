@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 
-from forensics_lib._frozen import quick
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_inode import EXTENTS, INLINE_DATA, ExtInode
+from forensics_lib.formats.run import Run
 
 __all__ = ["Run", "runs"]
 
@@ -19,24 +18,6 @@ _MAGIC = 0xF30A
 _LONGEST = 0x8000
 _MAX_NODES, _MAX_RUNS = 1 << 16, 1 << 20
 _NO_BLOCKS = (0x1000, 0x2000, 0x6000, 0xC000)  # fifo, devices, socket
-
-
-@quick
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Consecutive blocks.
-
-    Attributes:
-        logical: the first one's place in the file.
-        block: its number in the file system.
-        count: number of blocks.
-        written: False for blocks that are reserved and read as zeros.
-    """
-
-    logical: int
-    block: int
-    count: int
-    written: bool = True
 
 
 def runs(inode: ExtInode, read: Callable[[int], bytes], block_size: int, block_count: int) -> tuple[Run, ...]:

@@ -6,7 +6,7 @@ Format: XFS Algorithms & Data Structures (kernel.org), "Data Extents".
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData, LimitExceeded
@@ -49,10 +49,24 @@ def decode_extents(data: bytes, count: int) -> Iterator[Extent]:
         yield Extent(high >> 9 & _MAX_OFFSET - 1, (high & 0x1FF) << 43 | low >> 21, low & 0x1FFFFF, bool(high >> 63))
 
 
-def fork_extents(geometry: XfsGeometry, inode: XfsInode, report: Report, *, attribute: bool = False) -> list[Extent]:
+def fork_extents(
+    geometry: XfsGeometry,
+    inode: XfsInode,
+    report: Report,
+    *,
+    attribute: bool = False,
+    read: Callable[[int], bytes] | None = None,
+) -> list[Extent]:
     """The extents of a fork, ascending and not overlapping.
 
     Where a part of their B+tree cannot be read, an extent without a block stands for what may be lost.
+
+    Args:
+        geometry: of the file system.
+        inode: whose fork it is.
+        report: gets what breaks a rule.
+        attribute: the attribute fork instead of the data fork.
+        read: gives a block of the tree by its number; by default what lies there today.
 
     Raises:
         DamagedData: the fork has no extents.
@@ -64,7 +78,7 @@ def fork_extents(geometry: XfsGeometry, inode: XfsInode, report: Report, *, attr
     if format_ == ForkFormat.EXTENTS:
         found = decode_extents(data, count)
     elif format_ == ForkFormat.BTREE:
-        found = _Tree(geometry, report).root(data)
+        found = _Tree(geometry, report, read or geometry.read_blocks).root(data)
     else:
         raise DamagedData(f"inode {inode.number}: a fork of format {format_} has no extents", offset=inode.offset)
     extents: list[Extent] = []
@@ -100,8 +114,9 @@ def fork_source(geometry: XfsGeometry, extents: Sequence[Extent], size: int, ori
 class _Tree:
     """The B+tree of a fork's extents. Every block is read once, and levels only go down, so cycles end."""
 
-    def __init__(self, geometry: XfsGeometry, report: Report) -> None:
+    def __init__(self, geometry: XfsGeometry, report: Report, read: Callable[[int], bytes]) -> None:
         self._geometry = geometry
+        self._read = read
         self._report = report
         self._seen: set[int] = set()
 
@@ -129,9 +144,9 @@ class _Tree:
             if block in self._seen:
                 raise DamagedData("it is there twice")
             self._seen.add(block)
-            data = self._geometry.read_blocks(block)
+            data = self._read(block)
             header = _MAGICS.get(data[:4])
-            found, count = struct.unpack_from(">HH", data, 4)
+            found, count = struct.unpack_from(">HH", data.ljust(8, b"\0"), 4)
             if header is None or found != level:
                 raise DamagedData("it is none" if header is None else f"it is on level {found} instead of {level}")
         except DamagedData as error:

@@ -115,6 +115,16 @@ class XfsInode(NamedTuple):
         return _seconds(self.atime), _seconds(self.mtime), _seconds(self.ctime), created
 
     @property
+    def mtime_ns(self) -> int:
+        """Last change of the content, in nanoseconds since 1970."""
+        return self.mtime - _BIGTIME_EPOCH if self.flags2 & _BIGTIME else _seconds(self.mtime)
+
+    @property
+    def ctime_ns(self) -> int:
+        """Last change of the inode, in nanoseconds since 1970."""
+        return self.ctime - _BIGTIME_EPOCH if self.flags2 & _BIGTIME else _seconds(self.ctime)
+
+    @property
     def extents(self) -> int:
         """Number of extents of the data fork."""
         return self.large_extents if self.flags2 & _LARGE_COUNTS else self.small_extents
@@ -193,6 +203,26 @@ class InodeTable:
         ):
             raise _fault(inode)
         return inode
+
+    def decode(self, number: int, data: bytes, at: int, offset: int) -> XfsInode:
+        """An inode from bytes, whatever they are; `inode` says what has to be true of one.
+
+        Args:
+            number: what it is to be called.
+            data: bytes with the inode.
+            at: where in them it starts.
+            offset: where it lies in the file system.
+
+        Raises:
+            DamagedData: the bytes are too few.
+        """
+        try:
+            fields = self._unpack(data, at)
+        except struct.error:
+            raise DamagedData(f"inode {number} is not there", offset=offset) from None
+        if len(fields) == _FIELDS_COUNT_3:
+            return _new(XfsInode, (*fields, number, offset))
+        return _new(XfsInode, (*fields[:-1], 0, 0, 0, number, fields[-1], number, offset))
 
 
 def _fault(inode: XfsInode) -> DamagedData:

@@ -223,6 +223,16 @@ class Operation(NamedTuple):
         """Whether its transaction is committed with it."""
         return bool(self.flags & _COMMIT)
 
+    @property
+    def is_continuation(self) -> bool:
+        """Whether its region goes on with that of the operation before it, for which the record had no room."""
+        return bool(self.flags & _IS_CONTINUATION)
+
+    @property
+    def continues(self) -> bool:
+        """Whether its region goes on in the next operation of the transaction."""
+        return bool(self.flags & _CONTINUES)
+
 
 def operations(record: LogRecord, data: bytes) -> Iterator[Operation]:
     """The operations in a record.
@@ -271,7 +281,7 @@ class Pending:
         region = operation.region
         if not region:
             return
-        if operation.flags & _IS_CONTINUATION:  # what did not fit into the record before
+        if operation.is_continuation:  # what did not fit into the record before
             if len(self._header) < _TRANSACTION_HEADER:
                 self._header += region
             elif self.items:

@@ -16,6 +16,7 @@ from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.formats.directory import Report
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_log import BASIC_BLOCK, LogItem, Transaction, XfsLog
+from forensics_lib.formats.xfs_log_buffer import CANCEL, buffer_header, buffer_regions
 from forensics_lib.formats.xfs_replay_inode import InodeChange
 from forensics_lib.sources.base import Source
 
@@ -36,9 +37,7 @@ _INTENTS = {
     0x124E: "reference counting of realtime extents",
 }
 
-_BUFFER_HEADER = "HHHHqI"
-_CHUNK = 128  # bytes of a buffer that one bit stands for
-_INODE_BUFFER, _CANCEL, _QUOTA_BUFFERS = 0x01, 0x02, 0x1C
+_INODE_BUFFER, _QUOTA_BUFFERS = 0x01, 0x1C
 _UNLINKED_AT = 96
 _CREATION = struct.Struct(">7I")
 _INODES_AT_ONCE = 64
@@ -133,8 +132,8 @@ class XfsReplayed(Source):
     def _note_cancelled(self, transaction: Transaction) -> None:
         for item in transaction.items:
             if item.kind == _BUFFER:
-                _, _, flags, length, block, _ = _buffer_header(item)
-                if flags & _CANCEL:
+                flags, length, block = buffer_header(item)
+                if flags & CANCEL:
                     self._cancelled[block, length] += 1
                     self._cancelled_at[block] += 1
 
@@ -167,9 +166,9 @@ class XfsReplayed(Source):
             self._intents.pop((item.kind - 1, identifier), None)
 
     def _replay_buffer(self, item: LogItem, lsn: int) -> None:
-        _, _, flags, length, block, words = _buffer_header(item)
+        flags, length, block = buffer_header(item)
         key = (block, length)
-        if flags & _CANCEL:
+        if flags & CANCEL:
             self._cancelled[key] -= 1
             self._cancelled_at[block] -= 1
         elif self._cancelled[key] > 0:
@@ -181,9 +180,9 @@ class XfsReplayed(Source):
             if self._is_newer(buffer, lsn):
                 self.skipped["buffers that are newer in place"] += 1
                 return
-            bits = struct.unpack_from(f"{item.order}{words}I", item.regions[0], struct.calcsize("=" + _BUFFER_HEADER))
             changed = bytearray(buffer)
-            _apply_regions(changed, bits, item.regions[1:])
+            for at, region in buffer_regions(item, len(buffer)):
+                changed[at : at + len(region)] = region
             if flags & _INODE_BUFFER:
                 for at in range(_UNLINKED_AT, len(buffer), self._geometry.inode_size):
                     buffer[at : at + 4] = changed[at : at + 4]
@@ -271,33 +270,8 @@ class XfsReplayed(Source):
 
 def _rank(item: LogItem) -> int:
     if item.kind == _BUFFER:
-        flags = _buffer_header(item)[2]
-        if flags & _CANCEL:
+        flags = buffer_header(item).flags
+        if flags & CANCEL:
             return 3
         return 2 if flags & _INODE_BUFFER else 0
     return 0 if item.kind == _CREATE else 1
-
-
-def _buffer_header(item: LogItem) -> tuple[int, int, int, int, int, int]:
-    """Kind, regions, flags, length and place in basic blocks, and words of the map that follows."""
-    layout = struct.Struct(f"{item.order}{_BUFFER_HEADER}")
-    kind, count, flags, length, block, words = layout.unpack_from(item.regions[0].ljust(layout.size, b"\0"))
-    return kind, count, flags, length, block, words
-
-
-def _apply_regions(buffer: bytearray, words: tuple[int, ...], regions: list[bytes]) -> None:
-    """Copy each region to the chunks that a run of bits stands for; one run may be logged as several regions."""
-    bits = sum(word << 32 * index for index, word in enumerate(words))
-    chunk = 0
-    for region in regions:
-        while bits and not bits & 1:
-            skip = (bits & -bits).bit_length() - 1
-            bits >>= skip
-            chunk += skip
-        run = (~bits & bits + 1).bit_length() - 1  # number of ones in front
-        count = min(run, len(region) // _CHUNK)
-        if not count or (chunk + count) * _CHUNK > len(buffer):
-            raise DamagedData("a buffer of the log does not fit its place")
-        buffer[chunk * _CHUNK : (chunk + count) * _CHUNK] = region[: count * _CHUNK]
-        bits >>= count
-        chunk += count

@@ -40,6 +40,7 @@ class InodeChange:
     Attributes:
         number: of the inode.
         buffer: basic block and length in basic blocks of the cluster that it is in.
+        has_data_fork: whether the data fork is in the log with it; else it is as it was before.
 
     Raises:
         DamagedData: the item contradicts itself.
@@ -54,6 +55,7 @@ class InodeChange:
             raise DamagedData("an inode of the log is not complete")
         _, _, self._fields, _, _, self.number, self._device, block, length, _ = layout.unpack_from(item.regions[0])
         self.buffer = (block, length)
+        self.has_data_fork = bool(self._fields & _DATA_FORK)
         self._core = item.regions[1].ljust(_CORE, b"\0")
         (magic,) = struct.unpack_from(f"{self._order}H", self._core)
         self._version = self._core[4]

@@ -10,7 +10,7 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.images.store import ImageStore
 from forensics_lib.model import ProblemLog, Progress
-from forensics_lib.recovery import btrfs, btrfs_free, ext4, ext4_free
+from forensics_lib.recovery import btrfs, btrfs_free, ext4, ext4_free, xfs, xfs_free
 from forensics_lib.recovery.agree import agreed
 from forensics_lib.recovery.blobs import unnamed_blobs
 from forensics_lib.recovery.carve import carve
@@ -23,6 +23,7 @@ from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.btrfs import BtrfsTree
 from forensics_lib.trees.ext import ExtTree
+from forensics_lib.trees.xfs import XfsTree
 
 __all__ = ["Found", "find_remnants"]
 
@@ -96,6 +97,8 @@ def _deleted(tree: Tree, problems: ProblemLog, progress: Progress | None) -> _De
     match tree:
         case ExtTree():
             return _Deleted(ext4.undelete(tree, problems, progress), [ext4_free.free_space(tree)])
+        case XfsTree():
+            return _Deleted(xfs.undelete(tree, problems, progress), [xfs_free.free_space(tree, problems)])
         case BtrfsTree():
             used = BtrfsSpace(tree.volume, problems)
             return _Deleted(btrfs.undelete(tree, used, problems, progress), btrfs_free.free_spaces(tree, used))

@@ -1,0 +1,360 @@
+"""The lives of inodes: what each number of an XFS file system was, one file after the other, as far as is remembered.
+
+A deleted inode keeps its times, and often the places of its extents, but not its size; older copies in the log have all
+of it. A number is given to new files again and again; generation and time of creation tell them apart.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.formats.run import Run
+from forensics_lib.formats.xfs import XfsGeometry
+from forensics_lib.formats.xfs_fork import decode_extents, fork_extents
+from forensics_lib.formats.xfs_inode import ForkFormat, InodeTable, XfsInode
+from forensics_lib.formats.xfs_space import inode_chunks
+from forensics_lib.model import ProblemLog
+from forensics_lib.recovery.xfs_past import NOW, Past, Version, same_life
+from forensics_lib.recovery.xfs_remains import Remains
+
+__all__ = ["Life", "Lives", "State"]
+
+_MAX_RUNS = 1 << 22
+_COMPARED = 8
+_STOOD_NS = 5 * 10**9
+"""How long content has to stand before what is added to it makes it an earlier state worth a row."""
+_OWNER_AT = 56
+_NEVER = bytes(4)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Content that an inode had.
+
+    Attributes:
+        inode: as it was then.
+        runs: the blocks with its content, counted from the start of the file system.
+        last: the last transaction that knew it so; `NOW` for the file system itself.
+        at: where this copy of the inode lies in the file system, in bytes.
+        data: content that lies in the inode itself; None when it lies in blocks.
+        is_sized: whether its size is known; else it is the one of its blocks.
+    """
+
+    inode: XfsInode
+    runs: tuple[Run, ...]
+    last: int
+    at: int
+    data: bytes | None = None
+    is_sized: bool = True
+
+
+@dataclass(slots=True)
+class Life:
+    """One file, directory or other object from its creation to its deletion.
+
+    Attributes:
+        number: of its inode.
+        order: which life of this number it is, from 0 on.
+        first: the first transaction that knew it.
+        last: the last transaction in which it was alive; -1 when only its deletion is known.
+        inode: its newest copy while it was alive, else its deleted one.
+        at: where that copy lies, as in `State`.
+        ended: the first transaction that knew it deleted; None while it lives.
+        deleted_ns: when it was deleted, nanoseconds since 1970; None when unknown or alive.
+        states: its contents, newest first, without those that only grew.
+        grown: contents that stood for a while before something was added at their end, newest first.
+    """
+
+    number: int
+    order: int
+    first: int
+    last: int
+    inode: XfsInode
+    at: int
+    ended: int | None = None
+    deleted_ns: int | None = None
+    states: list[State] = field(default_factory=list)
+    grown: list[State] = field(default_factory=list)
+
+    @property
+    def alive(self) -> bool:
+        """Whether it is still there."""
+        return self.ended is None
+
+    @property
+    def is_dir(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.inode.mode)
+
+
+class Lives:
+    """All lives that the log, the inodes and free space know of, except those of inodes that simply live on.
+
+    Args:
+        geometry: of the file system.
+        past: what its log tells; gets the versions that lie in the file system.
+        remains: what free space holds.
+        problems: gets inodes that cannot be read.
+
+    Attributes:
+        directories: numbers of the directories that live.
+    """
+
+    def __init__(self, geometry: XfsGeometry, past: Past, remains: Remains, problems: ProblemLog) -> None:
+        """Read all inodes."""
+        self._geometry = geometry
+        self._past = past
+        self._problems = problems
+        self._table = InodeTable(geometry)
+        self._fork_at = 176 if geometry.version == 5 else 100
+        self._runs_left = _MAX_RUNS
+        self._lives: dict[int, list[Life]] = {}
+        self.directories: list[int] = []
+        self._collect_present()
+        for inode in remains.inodes:
+            sequence = past.sequence_of(inode.lsn)
+            past.remember(inode.number, Version(sequence, sequence, inode.at, inode.data))
+        for number in sorted(past.versions):
+            versions = past.versions.pop(number)
+            if versions and versions[-1].last != NOW:
+                versions.append(Version(NOW, NOW, 0, b""))
+            found = self._split(number, versions)
+            if found:
+                self._lives[number] = found
+        self._by_low: dict[int, list[int]] = {}
+        for number in self._lives:
+            self._by_low.setdefault(number & 0xFFFFFFFF, []).append(number)
+
+    def __iter__(self) -> Iterator[Life]:
+        """All of them, by number and time."""
+        for lives in self._lives.values():
+            yield from lives
+
+    def of(self, number: int) -> list[Life]:
+        """The lives of one number, oldest first."""
+        return self._lives.get(number, [])
+
+    def at(self, number: int, sequence: int) -> Life | None:
+        """What a number was when a transaction was committed; None when nothing but its present is known."""
+        found: Life | None = None
+        for life in self._lives.get(number, ()):
+            if found is None or life.first <= sequence or (found.ended is not None and found.ended <= sequence):
+                found = life
+        return found
+
+    def before(self, number: int, sequence: int) -> Life | None:
+        """What a number was before a transaction; None when that is not known."""
+        found: Life | None = None
+        for life in self._lives.get(number, ()):
+            if life.first < sequence:
+                found = life
+        return found
+
+    def numbers(self, low: int) -> list[int]:
+        """The numbers with certain low 32 bits that have lives."""
+        return self._by_low.get(low & 0xFFFFFFFF, [])
+
+    def _collect_present(self) -> None:
+        def report(fault: str) -> None:
+            self._problems.add(self._geometry.source.origin.to("inodes"), fault)
+
+        size = self._geometry.inode_size
+        left = self._geometry.block_count * self._geometry.block_size  # chunks do not overlap, whatever records say
+        for chunk in inode_chunks(self._geometry, report):
+            left -= chunk.inodes * size
+            try:
+                data = self._geometry.source.read_at(chunk.offset, chunk.inodes * size)
+            except DamagedData as error:
+                report(f"inodes {chunk.first} to {chunk.first + chunk.inodes - 1} cannot be read: {error}")
+                continue
+            if left < 0:
+                report("the inode trees declare more inodes than there is room for")
+                return
+            self._collect_chunk(chunk.first, chunk.offset, data)
+
+    def _collect_chunk(self, first: int, offset: int, data: bytes) -> None:
+        size, versions = self._geometry.inode_size, self._past.versions
+        for at in range(0, len(data) - size + 1, size):
+            if data[at : at + 2] != b"IN":
+                continue
+            number = first + at // size
+            mode = data[at + 2] << 8 | data[at + 3]
+            if mode & 0xF000 == 0x4000:
+                self.directories.append(number)
+            wanted = number in versions
+            if not wanted:
+                if mode:
+                    wanted = data[at + 16 : at + 20] == _NEVER and data[at + 4] > 1  # deleted, but open
+                else:
+                    wanted = data[at + 48 : at + 56] != bytes(8)  # it was in use once
+            if wanted:
+                self._past.remember(number, Version(NOW, NOW, offset + at, data[at : at + size]))
+
+    def _split(self, number: int, versions: list[Version]) -> list[Life]:
+        """The lives in the versions of an inode, oldest first."""
+        lives: list[Life] = []
+        alive: list[tuple[Version, XfsInode]] = []
+        before = b""
+        for version in versions:
+            if not version.data:
+                if lives and lives[-1].alive:
+                    self._end(lives[-1], version, None, alive)
+                    alive = []
+                continue
+            inode = self._table.decode(number, version.data, 0, version.at)
+            new = not before or not same_life(before, version.data)
+            before = version.data
+            if lives and lives[-1].alive and (new or not inode.mode):
+                self._end(lives[-1], version, None if new else inode, alive)
+                alive = []
+            elif not inode.mode and new and inode.ctime:
+                life = Life(number, len(lives), (lives[-1].ended or 0) if lives else -1, -1, inode, version.at)
+                left = self._left(version, inode)
+                life.states = [left] if left is not None else []
+                life.ended, life.deleted_ns = version.first, inode.ctime_ns
+                lives.append(life)
+            if not inode.mode:
+                continue
+            if new or not lives or not lives[-1].alive:
+                lives.append(Life(number, len(lives), version.first, -1, inode, version.at))
+            life = lives[-1]
+            life.last, life.inode, life.at = version.last, inode, version.at
+            alive.append((version, inode))
+        if lives and lives[-1].alive:
+            life = lives[-1]
+            if len(alive) > 1 or life.is_dir or not life.inode.nlink:
+                self._set_states(life, alive)
+            if life.last == NOW and not life.inode.nlink:
+                life.ended, life.deleted_ns = NOW, life.inode.ctime_ns
+        return lives
+
+    def _end(self, life: Life, version: Version, inode: XfsInode | None, alive: list[tuple[Version, XfsInode]]) -> None:
+        """Note how a life ended; `inode` is its deleted inode, None when that is not known."""
+        life.ended = version.first
+        if inode is not None:
+            life.deleted_ns = inode.ctime_ns
+        elif not life.inode.nlink:
+            life.deleted_ns = life.inode.ctime_ns
+        self._set_states(life, alive)
+        if inode is not None and version.last == NOW and not life.states:
+            left = self._left(version, inode)
+            life.states = [left] if left is not None else []
+
+    def _set_states(self, life: Life, alive: list[tuple[Version, XfsInode]]) -> None:
+        """Sort the contents of a life into those that were replaced and those that grew.
+
+        Of a directory only the last one with blocks of its own is kept.
+        """
+        if life.is_dir:
+            states = (self._state(version, inode) for version, inode in reversed(alive))
+            life.states = [state for state in states if state is not None and state.runs][:1]
+            return
+        next_ns = life.deleted_ns
+        for version, inode in reversed(alive):
+            written_ns = self._table.decode(life.number, version.early or version.data, 0, 0).mtime_ns
+            state = self._state(version, inode) if inode.size else None
+            if state is not None:
+                later = next((one for one in life.states[-_COMPARED:] if _continues(one, state)), None)
+                if later is None:
+                    life.states.append(state)
+                elif inode.size < later.inode.size and next_ns and next_ns - written_ns >= _STOOD_NS:
+                    life.grown.append(state)
+            next_ns = written_ns
+
+    def _state(self, version: Version, inode: XfsInode) -> State | None:
+        kind = stat.S_IFMT(inode.mode)
+        if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK) or inode.is_realtime:
+            return None
+        if inode.format == ForkFormat.LOCAL:
+            whole = version.sure and inode.size <= len(inode.data_fork)
+            return State(inode, (), version.last, version.at, inode.data_fork[: inode.size]) if whole else None
+        try:
+            found = self._runs(inode, version)
+        except DamagedData:
+            return None
+        return State(inode, found, version.last, version.at) if found else None
+
+    def _runs(self, inode: XfsInode, version: Version) -> tuple[Run, ...]:
+        """The blocks of an inode, up to its size.
+
+        Raises:
+            DamagedData: they cannot be what the inode had when it was written.
+        """
+
+        def read(block: int) -> bytes:
+            place = self._geometry.block_offset(block) // self._geometry.block_size
+            data = self._past.as_of(place, version.last, self._geometry.read_blocks(block))
+            if self._geometry.version == 5 and int.from_bytes(data[_OWNER_AT : _OWNER_AT + 8], "big") != inode.number:
+                raise DamagedData("it is not of this inode")
+            return data
+
+        extents = fork_extents(self._geometry, inode, _refuse, read=read)
+        total = sum(extent.length for extent in extents)
+        exact = not inode.attribute_extents and inode.format == ForkFormat.EXTENTS
+        if total > inode.blocks or (total < inode.blocks and exact and not version.sure):
+            raise DamagedData(f"inode {inode.number}: the places of its content are those of another time")
+        wanted = -(-inode.size // self._geometry.block_size) if stat.S_ISREG(inode.mode) else 1 << 54
+        found: list[Run] = []
+        for extent in extents:
+            if extent.offset >= wanted or extent.block is None:
+                break
+            count = min(extent.length, wanted - extent.offset)
+            found.append(Run(extent.offset, self._place(extent.block, count), count, not extent.unwritten))
+        self._runs_left -= len(found)
+        if self._runs_left < 0:
+            message = f"files of more than {_MAX_RUNS} pieces; the content of the others is not looked for"
+            self._problems.add(self._geometry.source.origin, LimitExceeded(message))
+            raise DamagedData(message)
+        return tuple(found)
+
+    def _place(self, block: int, count: int) -> int:
+        return self._geometry.block_offset(block, count) // self._geometry.block_size
+
+    def _left(self, version: Version, inode: XfsInode) -> State | None:
+        """The content whose extents a freed inode still has; how many they were and the size is not told."""
+        found: list[Run] = []
+        end = 0
+        for extent in decode_extents(version.data[self._fork_at :], 1 << 10):
+            if not extent.length or extent.offset < end or extent.block is None:
+                break
+            try:
+                block = self._place(extent.block, extent.length)
+            except DamagedData:
+                break
+            end = extent.offset + extent.length
+            found.append(Run(extent.offset, block, extent.length, not extent.unwritten))
+        if not found or found[0].logical:
+            return None
+        return State(inode, tuple(found), version.last, version.at, is_sized=False)
+
+
+def _refuse(fault: str) -> None:
+    raise DamagedData(fault)
+
+
+def _continues(later: State, earlier: State) -> bool:
+    """Whether a later content is the earlier one, perhaps with more at its end."""
+    if later.data is not None or earlier.data is not None:
+        return later.data == earlier.data
+    if later.inode.size < earlier.inode.size:
+        return False
+    index = 0
+    for run in earlier.runs:
+        while index < len(later.runs) and later.runs[index].logical + later.runs[index].count <= run.logical:
+            index += 1
+        logical, block, left = run.logical, run.block, run.count
+        while left:
+            if index == len(later.runs):
+                return False
+            other = later.runs[index]
+            shift = logical - other.logical
+            if shift < 0 or other.block + shift != block:
+                return False
+            step = min(left, other.count - shift)
+            logical, block, left = logical + step, block + step, left - step
+            if left:
+                index += 1
+    return True

@@ -1,0 +1,272 @@
+"""Names of deleted inodes of XFS: from directories in the log, from names taken out, and from freed blocks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+
+from forensics_lib.errors import DamagedData
+from forensics_lib.formats.directory import Directory
+from forensics_lib.formats.run import Run
+from forensics_lib.formats.xfs import XfsGeometry
+from forensics_lib.formats.xfs_dir import read_directory
+from forensics_lib.formats.xfs_dir_remains import Name as DirName
+from forensics_lib.formats.xfs_dir_remains import dir_block, names_in_block
+from forensics_lib.formats.xfs_fork import fork_extents
+from forensics_lib.formats.xfs_inode import ForkFormat, InodeTable
+from forensics_lib.recovery.xfs_lives import Life, Lives
+from forensics_lib.recovery.xfs_past import NOW, Entry, Past
+from forensics_lib.recovery.xfs_remains import Remains
+
+__all__ = ["Name", "Names"]
+
+_DEEPEST = 256
+_MAX_DIR_BLOCKS = 1 << 16
+_LEAF_OFFSET = 1 << 35
+_TEMPORARY = re.compile(r"\.tmp-(.+?)\d+")
+_IN_LOG, _LEFT_OVER = 1, 0
+_KINDS = {0x8000: 1, 0x4000: 2, 0x2000: 3, 0x6000: 4, 0x1000: 5, 0xC000: 6, 0xA000: 7}
+_NOBODY = Directory(0, {})
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A name that an inode had.
+
+    Attributes:
+        path: as far as it is known; ``<inode N>`` stands for a directory whose own name is not known.
+        written_as: the temporary name of a file of which only that is known; its final name is in `path`.
+        method: where the name was found.
+    """
+
+    path: str
+    written_as: str = ""
+    method: str = "log"
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the path goes up to the root."""
+        return self.path.startswith("/") and "<inode " not in self.path
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    parent: int
+    order: int
+    name: str
+
+
+class Names:
+    """Paths of lives.
+
+    Args:
+        geometry: of the file system.
+        past: what its log tells.
+        lives: what its inodes were.
+        remains: what free space holds.
+    """
+
+    def __init__(self, geometry: XfsGeometry, past: Past, lives: Lives, remains: Remains) -> None:
+        """Sort the names of the log by the lives that they name."""
+        self._geometry = geometry
+        self._past = past
+        self._lives = lives
+        self._remains = remains
+        self._table = InodeTable(geometry)
+        self._found: dict[tuple[int, int], dict[_Place, tuple[int, int]]] = {}
+        self._parents: dict[tuple[int, int], tuple[int, int]] = {}
+        self._folders: dict[tuple[int, int], str] = {}
+        self._present = lru_cache(maxsize=1024)(self._read_present)
+        owners = self._dir_blocks()
+        for entry, sequences in past.names.items():
+            for sequence in sequences:
+                owner = entry.owner if entry.owner > 0 else self._owner(owners, -entry.owner, sequence)
+                if owner:
+                    self._note(entry, owner, sequence, _LEFT_OVER if entry.deleted else _IN_LOG)
+
+    def of(self, life: Life) -> list[Name]:
+        """The names of a life, the most likely first."""
+        found: list[Name] = []
+        final: list[str] = []
+        for place, rank in self._ranked(life.number, life.order):
+            folder = self._folder(place.parent, place.order, frozenset({(life.number, life.order)}))
+            method = "log" if rank[0] == _IN_LOG else "directory remains"
+            temporary = _TEMPORARY.fullmatch(place.name)
+            if temporary is None:
+                final.append(f"{folder}/{place.name}")
+                found.append(Name(f"{folder}/{place.name}", "", method))
+            elif f"{folder}/{temporary[1]}" not in final:
+                found.append(Name(f"{folder}/{temporary[1]}", place.name, method))
+        if not found and life.alive and life.is_dir:
+            path = self._living(life.number)
+            found += [Name(path)] if path is not None else []
+        found.sort(key=lambda name: (bool(name.written_as), not name.is_whole))
+        return found
+
+    def read_remains(self) -> None:
+        """Look for names in living directories, also for those that were taken out, and in freed blocks."""
+        for number in self._lives.directories:
+            for entry in self._present(number).entries.items():
+                if self._lives.of(entry[1]):
+                    self._note(DirName(entry[0], entry[1], 0, deleted=False), number, NOW, _IN_LOG)
+            for data in self._dir_data(number):
+                self._read_block(data, number, NOW)
+        for at, header in self._remains.directories:
+            try:
+                data = self._geometry.source.read_at(at, self._geometry.dir_block_size)
+            except DamagedData:
+                continue
+            sequence = self._past.sequence_of(header.lsn) if header.lsn else NOW
+            if header.owner:
+                self._read_block(data, header.owner, sequence)
+        self._read_known()
+        self._folders.clear()
+
+    def _read_block(self, data: bytes, owner: int, sequence: int) -> None:
+        for name in names_in_block(data, 0, len(data), has_ftype=self._geometry.has_ftype):
+            self._note(name, owner, sequence, _LEFT_OVER)
+
+    def _read_known(self) -> None:
+        """Blocks of deleted directories that lie where they lay, and do not tell themselves whose they are."""
+        for life in self._lives:
+            if not life.is_dir or life.alive or not life.states or self._geometry.version == 5:
+                continue
+            for number in islice(_blocks(life.states[0].runs), 1, None):
+                try:
+                    data = self._block(number)
+                except DamagedData:
+                    continue
+                header = dir_block(self._geometry, data)
+                if header is not None and not header.owner:
+                    self._read_block(data, life.number, life.last)
+
+    def _ranked(self, number: int, order: int) -> list[tuple[_Place, tuple[int, int]]]:
+        """Where an inode was entered, the newest first; what is left in free space comes last."""
+        found = self._found.get((number, order), {})
+        return sorted(found.items(), key=lambda item: (*item[1], item[0].name), reverse=True)
+
+    def _folder(self, number: int, order: int, above: frozenset[tuple[int, int]]) -> str:
+        """Path of a directory, without a slash at its end."""
+        if number == self._geometry.root:
+            return ""
+        key = (number, order)
+        known = self._folders.get(key)
+        if known is not None:
+            return known
+        path: str | None = None
+        lives = self._lives.of(number)
+        if not lives or (order == lives[-1].order and lives[-1].alive):
+            path = self._living(number)
+        if path is None and len(above) < _DEEPEST and key not in above:
+            for place, _ in self._ranked(number, order):
+                path = f"{self._folder(place.parent, place.order, above | {key})}/{place.name}"
+                if path.startswith("/"):
+                    break
+        if path is None:
+            path = f"<inode {number}>"
+            parent = self._parents.get(key)
+            if parent is not None and len(above) < _DEEPEST and key not in above:
+                path = f"{self._folder(*parent, above | {key})}/{path}"
+        if key not in above:
+            self._folders[key] = path
+        return path
+
+    def _living(self, number: int) -> str | None:
+        """Path of a directory in the file system as it is; None when the way to the root is broken."""
+        parts: list[str] = []
+        while number != self._geometry.root:
+            parent = self._present(number).parent
+            if not parent or len(parts) > _DEEPEST:
+                return None
+            name = next((name for name, child in self._present(parent).entries.items() if child == number), None)
+            if name is None:
+                return None
+            parts.append(_text(name))
+            number = parent
+        return "".join(f"/{part}" for part in reversed(parts))
+
+    def _read_present(self, number: int) -> Directory:
+        """What a directory lists today."""
+        try:
+            inode = self._table.inode(number)
+            if inode.mode & 0xF000 != 0x4000:
+                return _NOBODY
+            return read_directory(self._geometry, inode, _ignore)
+        except DamagedData:
+            return _NOBODY
+
+    def _dir_data(self, number: int) -> Iterator[bytes]:
+        """The data blocks of a directory as it is."""
+        size, scale = self._geometry.dir_block_size, self._geometry.dir_block_size // self._geometry.block_size
+        try:
+            inode = self._table.inode(number)
+            if inode.format == ForkFormat.LOCAL:
+                return
+            for extent in fork_extents(self._geometry, inode, _ignore):
+                if extent.block is None or extent.offset * self._geometry.block_size >= _LEAF_OFFSET:
+                    return
+                for index in range(0, min(extent.length, _MAX_DIR_BLOCKS), scale):
+                    place = self._geometry.block_offset(extent.block + index)
+                    yield self._geometry.source.read_at(place, size)
+        except DamagedData:
+            return
+
+    def _block(self, number: int) -> bytes:
+        return self._geometry.source.read_at(number * self._geometry.block_size, self._geometry.dir_block_size)
+
+    def _dir_blocks(self) -> dict[int, list[tuple[int, int]]]:
+        """(last transaction, inode number) of the directories that a block belonged to, by block, oldest first."""
+        owners: dict[int, list[tuple[int, int]]] = {}
+        for life in self._lives:
+            if life.is_dir:
+                for state in life.states:
+                    for block in _blocks(state.runs):
+                        owners.setdefault(block, []).append((state.last, life.number))
+        for known in owners.values():
+            known.sort()
+        return owners
+
+    def _owner(self, owners: dict[int, list[tuple[int, int]]], block: int, sequence: int) -> int:
+        """The directory that a block belonged to when a transaction wrote it; 0 when that is not known."""
+        known = owners.get(block, [])
+        if not known:
+            try:
+                header = dir_block(self._geometry, self._block(block))
+            except DamagedData:
+                return 0
+            return header.owner if header is not None else 0
+        return next((number for last, number in known if last >= sequence), known[-1][1])
+
+    def _note(self, entry: Entry | DirName, parent: int, sequence: int, rank: int) -> None:
+        numbers = self._lives.numbers(entry.inode) if entry.deleted else [entry.inode]
+        for number in numbers[:1] if len(numbers) == 1 else []:
+            find = self._lives.before if entry.deleted else self._lives.at
+            child, folder = find(number, sequence), self._lives.at(parent, sequence)
+            if entry.deleted and child is None:
+                continue
+            above = (parent, folder.order if folder else 0)
+            if entry.name == b"..":
+                self._parents[above] = (number, child.order if child else 0)
+            if entry.name in (b".", b".."):
+                continue
+            if child is not None and entry.kind and _KINDS.get(child.inode.mode & 0xF000, 0) not in (0, entry.kind):
+                continue
+            where = _Place(*above, _text(entry.name))
+            known = self._found.setdefault((number, child.order if child else 0), {})
+            known[where] = max(known.get(where, (rank, sequence)), (rank, sequence))
+
+
+def _blocks(of: tuple[Run, ...]) -> Iterator[int]:
+    """The numbers of the blocks of a directory, as many as the largest real one has."""
+    return islice((block for run in of for block in range(run.block, run.block + run.count)), _MAX_DIR_BLOCKS)
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
+
+
+def _ignore(fault: str) -> None:
+    """Living directories are read, and their faults reported, elsewhere."""
