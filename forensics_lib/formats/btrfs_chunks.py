@@ -217,6 +217,21 @@ class ChunkMap:
             length -= copies[0].length
         return data[0] if len(data) == 1 else b"".join(data)
 
+    def place(self, logical: int) -> tuple[Source, int, int] | None:
+        """The device of an address's first copy, where on it, and how many bytes lie together from there on.
+
+        None where copies are striped, devices missed transactions, or the device is missing.
+
+        Raises:
+            DamagedData: the address belongs to no chunk.
+        """
+        chunk = self.chunk(logical)
+        device = self.devices.get(chunk.stripes[0].device)
+        if chunk.kind & _STRIPED or self._stale or device is None:
+            return None
+        inside = logical - chunk.start
+        return device, chunk.stripes[0].offset + inside, chunk.length - inside
+
     def _read_any(self, copies: Sequence[Piece]) -> bytes:
         """The first of several copies that can be read."""
         for copy in copies[:-1]:

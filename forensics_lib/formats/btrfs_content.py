@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
 from forensics_lib.formats.btrfs_chunks import ChunkMap
 from forensics_lib.formats.btrfs_compression import LARGEST_EXTENT, unpack
 from forensics_lib.formats.btrfs_items import ExtentKind, FileExtent
 from forensics_lib.model import Origin
-from forensics_lib.sources.base import Source
+from forensics_lib.sources.base import BytesSource, Source
 
 __all__ = ["BtrfsContent"]
+
+
+class _Run(NamedTuple):
+    """A part of a file that lies together on a device."""
+
+    start: int
+    stop: int
+    device: Source
+    at: int
+
+
+_NO_RUN = _Run(0, 0, BytesSource(b"", Origin("nothing")), 0)
 
 
 class BtrfsContent(Source):
@@ -44,6 +57,7 @@ class BtrfsContent(Source):
         self._sector_size = sector_size
         self._damage = damage
         self._starts = [start for start, _ in self.extents]
+        self._run = _NO_RUN  # the last one
         self._unpacked: tuple[FileExtent | None, bytes] = (None, b"")  # the last one, for reads in small steps
 
     def read_at(self, offset: int, length: int) -> bytes:
@@ -58,11 +72,20 @@ class BtrfsContent(Source):
         end = min(offset + length, self.size)
         if offset >= end:
             return b""
+        run = self._run
+        if run.start <= offset and end <= run.stop:
+            try:
+                part = run.device.read_at(run.at + offset - run.start, end - offset)
+            except DamagedData:
+                part = b""  # there may be another copy
+            if len(part) == end - offset:
+                return part
         first = max(0, bisect.bisect_right(self._starts, offset) - 1)
         last = bisect.bisect_left(self._starts, end)
         if last - first == 1:
             start, extent = self.extents[first]
             if start <= offset and end <= start + extent.length:
+                self._run = self._run_of(first)
                 return self._bytes(start, extent, offset - start, end - offset)
         data = bytearray(end - offset)
         covered = offset
@@ -76,6 +99,26 @@ class BtrfsContent(Source):
         if covered < end:
             self._check_hole(covered)
         return bytes(data)
+
+    def _run_of(self, index: int) -> _Run:
+        """Where an extent lies, with those that follow it there too, for the reads to come; empty if that is no use."""
+        start, extent = self.extents[index]
+        if not extent.is_plain:
+            return _NO_RUN
+        logical, length = extent.logical + extent.offset, extent.length
+        try:
+            place = self._chunks.place(logical)
+        except DamagedData:  # whoever reads it is told
+            place = None
+        if place is None or place[2] < length:
+            return _NO_RUN
+        for following in range(index + 1, len(self.extents)):
+            after, extent = self.extents[following]
+            joined = extent.is_plain and (after, extent.logical + extent.offset) == (start + length, logical + length)
+            if not joined or place[2] < length + extent.length:
+                break
+            length += extent.length
+        return _Run(start, start + length, *place[:2])
 
     def stored(self) -> Iterator[tuple[int, int]]:
         """(logical address, bytes) of everything that is stored outside of the tree itself, each once."""

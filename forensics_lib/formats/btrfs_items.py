@@ -211,6 +211,12 @@ class FileExtent:
     offset: int
     length: int
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the run's bytes lie on disk as they are, and are as many as it says."""
+        whole = self.offset + self.length <= self.stored
+        return whole and self.kind is ExtentKind.REGULAR and self.logical > 0 and not (self.compression or self.encoded)
+
 
 def parse_inode(data: bytes) -> InodeItem:
     """An inode.

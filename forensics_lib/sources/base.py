@@ -153,18 +153,16 @@ class ExtentSource(Source):
         Raises:
             DamagedData: the parent ends inside an extent.
         """
-        _check_offset(self, offset)
         end = min(offset + length, self.size)
-        if offset >= end:
-            return b""
-        first = max(0, bisect.bisect_right(self._starts, offset) - 1)
-        if first < len(self.extents):
+        first = bisect.bisect_right(self._starts, offset) - 1
+        if first >= 0 and offset < end:
             logical, physical, size = self.extents[first]
-            if logical <= offset and end <= logical + size:  # most reads: nothing is to be put together
+            if end <= logical + size:  # most reads: nothing is to be put together
                 data = self.parent.read_at(physical + offset - logical, end - offset)
                 if len(data) == end - offset:
                     return data
-        return self._pieces(first, offset, end)
+        _check_offset(self, offset)
+        return self._pieces(max(first, 0), offset, end) if offset < end else b""
 
     def _pieces(self, first: int, offset: int, end: int) -> bytes:
         data = bytearray(end - offset)
@@ -207,10 +205,20 @@ class _RawReader(io.RawIOBase):
 
     def readinto(self, buffer: WriteableBuffer) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._source.read_some(self._position, len(view))
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        done = 0
+        while done < len(view):  # block by block, as large buffers of short life are slow
+            try:
+                data = self._source.read_some(self._position, min(BLOCK, len(view) - done))
+            except DamagedData:
+                if done:
+                    break
+                raise
+            if not data:
+                break
+            view[done : done + len(data)] = data
+            self._position += len(data)
+            done += len(data)
+        return done
 
 
 def _check_offset(source: Source, offset: int) -> None:

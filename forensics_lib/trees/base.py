@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -115,7 +116,10 @@ class Node:
             NotAFile: it is something else.
             DamagedData: some of them cannot be read.
         """
-        return b"".join(self.source().blocks())
+        buffer = io.BytesIO()
+        for block in self.source().blocks():
+            buffer.write(block)
+        return buffer.getvalue()
 
 
 class Tree(ABC):
