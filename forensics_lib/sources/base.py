@@ -63,7 +63,11 @@ class Source(ABC):
         """
         end = self.size if length is None else min(self.size, offset + length)
         while offset < end:
-            data = self.read_some(offset, min(BLOCK, end - offset))
+            length = min(BLOCK, end - offset)
+            try:
+                data = self.read_at(offset, length)
+            except DamagedData:
+                data = self.read_some(offset, length)
             if not data:
                 return
             yield data
