@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -80,7 +80,9 @@ class ImageParts:
             the archive counts an image's size so.
         shown_size: bytes that the engine's own list shows for it, where that is not the size of its files.
         parent: id of the image it was built on, where the archive states it.
-        legacy: the engine that wrote the archive shows images as Docker did before 25.
+        legacy: the engine that wrote it shows every field, as Docker did before 28.2.
+        without_container: it shows nothing of the container that the image was made from, as Docker since 25.
+        shows_unset: it shows what is set, and some fields even when they are not, as Docker 28.2 to 28.5.
         annotations: of the manifest and its descriptor.
         attestations: what is about the image.
         stack: the layers, where they are no archives.
@@ -104,6 +106,8 @@ class ImageParts:
     shown_size: int | None = None
     parent: str = ""
     legacy: bool = False
+    without_container: bool = False
+    shows_unset: bool = False
     annotations: tuple[tuple[str, str], ...] = ()
     attestations: tuple[Artifact, ...] = ()
     stack: Stack | None = None
@@ -309,11 +313,12 @@ class Image:
     def inspect(self) -> dict[str, object]:
         """The image as ``docker image inspect`` shows it, as far as an archive can tell.
 
-        What only the daemon's store knows (GraphDriver, LastTagTime) is left out. The shape is that of the engine that
-        wrote the archive: Docker before 25 shows every field, later versions only those that are set.
+        What only the daemon's store knows (GraphDriver, LastTagTime) is left out for an archive. The shape is that of
+        the engine that wrote it: Docker before 28.2 shows every field, Docker 29 only those that are set.
         """
         config, parts = self.config, self._parts
         comment = config.comment or (config.history[-1].comment if config.history else "")
+        shown = inspect_config(config, legacy=parts.legacy)
         answer: dict[str, object] = {
             "Id": self.id,
             "RepoTags": list(self.tags),
@@ -323,7 +328,7 @@ class Image:
             "Created": config.raw.text("created"),
             "DockerVersion": config.docker_version,
             "Author": config.author,
-            "Config": inspect_config(config, legacy=parts.legacy),
+            "Config": {**_UNSET_CONFIG, **shown} if parts.shows_unset else shown,
             "Architecture": config.architecture,
             "Variant": config.variant,
             "Os": config.os,
@@ -331,12 +336,12 @@ class Image:
             "Size": self.size if parts.content_size is None else parts.content_size,
             "RootFS": {"Type": "layers", "Layers": [layer.diff_id for layer in self.layers if layer.diff_id]},
         }
-        if parts.legacy:
+        if parts.legacy and not parts.without_container:
             answer["ContainerConfig"] = inspect_config(self._container_config(), legacy=True)
             answer["VirtualSize"] = answer["Size"]
             answer["Container"] = config.container
         answer |= dict(parts.store_facts)
-        optional = {"Variant", "OsVersion"} if parts.legacy else _ONLY_WHEN_SET
+        optional = {"Variant", "OsVersion"} if parts.legacy or parts.shows_unset else _ONLY_WHEN_SET
         return {key: value for key, value in answer.items() if value or key not in optional}
 
     def _container_config(self) -> ImageConfig:
@@ -373,4 +378,7 @@ class Image:
         )
 
 
+_UNSET_CONFIG: Mapping[str, object] = {
+    **dict.fromkeys(("Cmd", "Entrypoint", "Env", "Labels", "OnBuild", "Volumes")), "User": "", "WorkingDir": "",
+}  # fmt: skip
 _ONLY_WHEN_SET = {"Parent", "DockerVersion", "Author", "Variant", "OsVersion", "Comment"}

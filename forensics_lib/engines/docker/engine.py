@@ -106,7 +106,9 @@ class DockerRoot:
         """The release of the engine, as far as the records tell."""
         configs = [record.config for record in self.records]
         has_id = self.reader.find(self.root.at("engine-id")) is not None
-        return engine_of(configs, engine_id=has_id, networks=self.network_store.networks)
+        engine = engine_of(configs, engine_id=has_id, networks=self.network_store.networks)
+        identities = self.reader.find(self.root.at("image", "identity-cache.db")) is not None
+        return Engine(29) if identities and not engine.at_least(29) else engine
 
     @cached_property
     def store(self) -> ContainerdStore | None:

@@ -91,8 +91,7 @@ class ImageDb:
         tagged = self._reader.text(join(metadata, "lastUpdated"))
         facts.append(("Metadata", {"LastTagTime": tagged or _NEVER}))
         facts.append(("Size", sum(record.size or 0 for record in records if record)))
-        legacy = not self._engine.at_least(28, 2)
-        if legacy:
+        if not self._engine.at_least(25):
             facts.append(("VirtualSize", facts[-1][1]))
         return Image(
             ImageParts(
@@ -105,7 +104,9 @@ class ImageDb:
                 tags=names.tags,
                 digests=names.digests,
                 parent=self._reader.text(join(metadata, "parent")) or "",
-                legacy=legacy,
+                legacy=self._engine.is_legacy,
+                without_container=self._engine.at_least(25),
+                shows_unset=self._engine.shows_unset,
                 stack=self._stack(records, document),
                 store_facts=tuple(facts),
             ),

@@ -88,10 +88,13 @@ def _image(
     layers = store.layer_db(snapshotter) if snapshotter else None
     sizes = _unpacked_sizes(parts, layers)
     comment = parts.config.history[-1].comment if parts.config.history else ""
+    parent = next((one.labels[_PARENT] for one in names if one.labels.get(_PARENT)), "")
     facts: list[tuple[str, object]] = [
         ("Id", entry.digest if chosen else parts.manifest_digest),
         ("RepoTags", [*tags, *(name for name in digests if _has_own_digest(name, names))]),
+        ("Parent", parent),
         ("Comment", comment),
+        ("DockerVersion", ""),
         ("Metadata", {"LastTagTime": format_time(max((one.updated_ns or 0 for one in names), default=0))}),
     ]
     if not engine.at_least(29):
@@ -112,8 +115,10 @@ def _image(
             origin=entry.origin if entry.name else parts.origin,
             content_size=image.packed_size,
             shown_size=total if chosen else image.content_size + _unpacked_size(parts, layers),
-            parent=next((one.labels[_PARENT] for one in names if one.labels.get(_PARENT)), ""),
-            legacy=not engine.at_least(28, 2),
+            parent=parent,
+            legacy=engine.is_legacy,
+            without_container=engine.at_least(25),
+            shows_unset=engine.shows_unset,
             stack=_stack(docker, store, parts, layers, sizes),
             store_facts=tuple(facts),
         ),

@@ -25,6 +25,16 @@ class Engine:
     major: int
     minor: int = 0
 
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it shows every field of an image's configuration (API before 1.50)."""
+        return not self.at_least(28, 2)
+
+    @property
+    def shows_unset(self) -> bool:
+        """Whether it shows some fields of an image that are not set (API 1.50 and 1.51)."""
+        return not self.is_legacy and not self.at_least(29)
+
     def at_least(self, major: int, minor: int = 0) -> bool:
         """Whether the records are of this release or a later one."""
         return (self.major, self.minor) >= (major, minor)
