@@ -26,6 +26,7 @@ DIR_GZIP = FIXTURES / "dir-gzip.tar"
 UMOCI = FIXTURES / "umoci.tar"
 CHANGESETS = FIXTURES / "changesets.tar.zst"
 DOCKER_ROOT = FIXTURES / "docker-root.tar.zst"
+DOCKER_CONTAINERD = FIXTURES / "docker-containerd.tar.zst"
 
 
 def inspected(identity: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ snapshot is in the database only: nothing in a directory tells what lies below i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 
 from forensics_lib.engines.containerd.database import open_database
@@ -49,6 +49,7 @@ class Snapshotter:
         home: its directory.
         shares: whether a snapshot stores only what it changes; otherwise it is a whole copy.
         origin: its database.
+        substitute: gives the merged tree up to a snapshot whose directory is missing; None where nothing replaces it.
     """
 
     def __init__(self, name: str, reader: DocumentReader, root: str) -> None:
@@ -58,6 +59,7 @@ class Snapshotter:
         self.shares = name not in _COPIES
         self._reader = reader
         self._path = join(self.home, "metadata.db")
+        self.substitute: Callable[[Snapshot], Tree | None] = lambda _: None
         self.origin = reader.origin.to(self._path.lstrip("/"))
 
     @cached_property
@@ -107,10 +109,14 @@ class Snapshotter:
             path = self._files(str(below.id))
             if path in self._reader.tree:
                 layers.append((self._reader.tree, path))
-            else:
-                message = f"snapshot {directory}: the directory {below.id} of {below.name} below it is missing"
-                error = DamagedData(f"{message}; the rest is merged", origin=below.origin)
-                self._reader.problems.add(self._origin(directory), error)
+                continue
+            instead = self.substitute(below)
+            rest = "the rest is merged" if instead is None else "its archive and those of the layers below are read"
+            message = f"snapshot {directory}: the directory {below.id} of {below.name} below it is missing; {rest}"
+            self._reader.problems.add(self._origin(directory), DamagedData(message, origin=below.origin))
+            if instead is not None:
+                layers.append((instead, "/"))
+                break
         return OverlayTree(layers, problems=self._reader.problems, origin=self._origin(directory), marks=self._marks)
 
     def alone(self, directory: str) -> Tree:
@@ -152,6 +158,11 @@ class Snapshotter:
         if not chain or chain[-1].parent or None in sizes:
             return None
         return sum(size or 0 for size in sizes)
+
+    def is_whole(self, snapshot: Snapshot) -> bool:
+        """Whether the directories of a snapshot and of all that it lies on are in the evidence."""
+        chain = self.chain(snapshot)
+        return not chain[-1].parent and all(self.exists(str(one.id)) for one in chain)
 
     def folder(self, directory: str) -> str:
         """The directory of a snapshot."""

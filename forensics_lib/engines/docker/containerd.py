@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from forensics_lib.engines.containerd.images import Target, read_target
 from forensics_lib.engines.containerd.root import find_containerd
 from forensics_lib.engines.containerd.store import Containerd
 from forensics_lib.engines.docker.snapshots import Archives, SnapshotDb, SnapshotDriver
-from forensics_lib.errors import ForensicsError
+from forensics_lib.errors import ForensicsError, PathNotFound
 from forensics_lib.formats.containerd_meta import ImageEntry, Namespace
+from forensics_lib.formats.containerd_snapshots import Snapshot
 from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.layer import LayerBlob, SpoolPool
 from forensics_lib.sources.decompress import Limits
-from forensics_lib.trees.base import join, parent_of
+from forensics_lib.trees.base import Tree, join, parent_of
 from forensics_lib.trees.documents import DocumentReader
+from forensics_lib.trees.index import IndexTree
+from forensics_lib.trees.layered import apply
 
 if TYPE_CHECKING:
     from forensics_lib.engines.docker.engine import DockerRoot
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["ContainerdStore", "choose_store", "find_stores"]
 
 _NAMESPACE = "moby"
+_MAX_LAYERS = 512
 _USERNS = re.compile(r"\d+\.\d+")
 _MANAGED = "containerd/daemon"
 _UNCOMPRESSED = "containerd.io/uncompressed"
@@ -65,7 +69,38 @@ class ContainerdStore:
         if name not in self._dbs:
             snapshotter = self.containerd.snapshotter(name)
             self._dbs[name] = SnapshotDb(snapshotter, self.namespace, self.containerd.reader, lambda: self.archives)
+            snapshotter.substitute = partial(self._substitute, self._dbs[name])
         return self._dbs[name]
+
+    def merged(self, db: SnapshotDb | None, chain_id: str) -> Tree:
+        """A layer with all below it: what is unpacked, with the archives of the layers that are not on top of it.
+
+        Raises:
+            PathNotFound: a layer is neither unpacked nor there as an archive.
+        """
+        known = db.keys if db is not None else {}
+        blobs: list[LayerBlob] = []
+        current = chain_id
+        while current and not (current in known and db is not None and db.snapshotter.is_whole(known[current])):
+            blob = self.archives.blobs.get(self.archives.chains.get(current, ""))
+            if blob is None or current not in self.archives.below or len(blobs) >= _MAX_LAYERS:
+                raise PathNotFound(f"layer {current} is neither unpacked nor in the content store")
+            blobs.append(blob)
+            current = self.archives.below[current]
+        tree = IndexTree(self.containerd.content.origin)
+        if current and db is not None:
+            for node in db.snapshotter.tree(db.directory(current)).walk():
+                tree.put(node)
+        for blob in reversed(blobs):
+            apply(blob.changeset(), tree, self.containerd.reader.problems)
+        tree.count_links()
+        return tree
+
+    def _substitute(self, db: SnapshotDb, snapshot: Snapshot) -> Tree | None:
+        try:
+            return self.merged(db, snapshot.key)
+        except ForensicsError:
+            return None
 
     def driver(self, name: str) -> SnapshotDriver:
         """The reader of one snapshotter's directories."""
@@ -107,14 +142,17 @@ class ContainerdStore:
     def archives(self) -> Archives:
         """The archives of layers, from the images and from the labels of the blobs."""
         chains: dict[str, str] = {}
+        below: dict[str, str] = {}
         blobs: dict[str, LayerBlob | None] = {}
         for target in self.targets.values():
             for image in target.images:
                 diff_ids, layers = image.parts.config.diff_ids, image.parts.layers
                 try:
-                    chains.update(zip(chain_ids(diff_ids), diff_ids, strict=True))
+                    names = chain_ids(diff_ids)
                 except ForensicsError:
                     continue  # told with the image
+                chains.update(zip(names, diff_ids, strict=True))
+                below.update(zip(names, ["", *names], strict=False))
                 if len(layers) == len(diff_ids):
                     for diff_id, layer in zip(diff_ids, layers, strict=True):
                         present = layer.blob is not None and layer.blob.stored is not None
@@ -124,7 +162,7 @@ class ContainerdStore:
             diff_id = entry.labels.get(_UNCOMPRESSED, "")
             if diff_id and blobs.get(diff_id) is None and (node := content.blob(entry.digest)) is not None:
                 blobs[diff_id] = content.layer(node.path)
-        return Archives(chains, blobs)
+        return Archives(chains, below, blobs)
 
 
 def find_stores(

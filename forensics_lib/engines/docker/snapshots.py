@@ -37,10 +37,12 @@ class Archives:
 
     Attributes:
         chains: digest of a layer's archive (diff id) by chain id, as the images say.
+        below: chain id of the layer below by chain id; empty for a base.
         blobs: the archives by diff id; None for one that is not there.
     """
 
     chains: Mapping[str, str]
+    below: Mapping[str, str]
     blobs: Mapping[str, LayerBlob | None]
 
 

@@ -15,7 +15,7 @@ from forensics_lib.engines.containerd.images import PlatformImage, Target, descr
 from forensics_lib.engines.docker.containerd import ContainerdStore
 from forensics_lib.engines.docker.snapshots import SnapshotDb
 from forensics_lib.engines.stack import UnpackedLayer, UnpackedStack
-from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
+from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.containerd_meta import ImageEntry
 from forensics_lib.formats.jsondoc import format_time, parse_object, to_bytes
 from forensics_lib.images.digest import chain_ids
@@ -227,38 +227,24 @@ def _unpacked_size(parts: ImageParts, layers: SnapshotDb | None) -> int:
 def _stack(
     docker: DockerRoot, store: ContainerdStore, parts: ImageParts, layers: SnapshotDb | None, sizes: Sequence[int]
 ) -> StoreStack:
-    """The layers as they are unpacked; where they are not, their archives."""
-    unpacked: list[UnpackedLayer] = []
-    for chain in _chains(parts):
-        record = layers.layers.get(chain) if layers is not None else None
-        if layers is None or record is None or not layers.snapshotter.exists(record.cache_id):
-            break
-        driver = store.driver(layers.driver)
-        unpacked.append(
-            UnpackedLayer(
-                merged=partial(driver.tree, record.cache_id),
-                alone=partial(driver.alone, record.cache_id),
-                size=record.size,
-                shares=driver.shares,
-            )
-        )
+    """The layers as they are unpacked; where not all are, their archives; where not all of these are there, both."""
     blobs = [layer.blob for layer in parts.layers if layer.blob is not None]
-    complete = len(unpacked) == len(parts.layers) or not parts.layers
-    if complete or any(blob.stored is None for blob in blobs):
-        missing = [_Missing(parts, index) for index in range(len(unpacked), len(parts.layers))]
-        return StoreStack(UnpackedStack([*unpacked, *(one.layer for one in missing)], IndexTree(parts.origin)), sizes)
-    return StoreStack(LayerStack(blobs, parts.origin, docker.reader.problems), sizes)
-
-
-class _Missing:
-    """A layer that is neither unpacked nor there as an archive."""
-
-    def __init__(self, parts: ImageParts, index: int) -> None:
-        self._error = PathNotFound(f"layer {parts.layers[index].digest} is neither unpacked nor in the content store")
-        self.layer = UnpackedLayer(merged=self._raise, alone=self._raise, size=None)
-
-    def _raise(self) -> Tree:
-        raise self._error
+    archives = LayerStack(blobs, parts.origin, docker.reader.problems)
+    chains = _chains(parts)
+    records = [layers.layers.get(chain) if layers is not None else None for chain in chains]
+    driver = store.driver(layers.driver) if layers is not None else None
+    found: list[UnpackedLayer] = []
+    unpacked = bool(chains)
+    for index, (chain, record) in enumerate(zip(chains, records, strict=True)):
+        if driver is not None and record is not None and driver.snapshotter.exists(record.cache_id):
+            merged, alone = partial(driver.tree, record.cache_id), partial(driver.alone, record.cache_id)
+            found.append(UnpackedLayer(merged, alone, record.size, driver.shares))
+        else:
+            unpacked = False
+            found.append(UnpackedLayer(partial(store.merged, layers, chain), partial(archives.alone, index), None))
+    if not chains or (not unpacked and all(blob.stored is not None for blob in blobs)):
+        return StoreStack(archives, sizes)
+    return StoreStack(UnpackedStack(found, IndexTree(parts.origin)), sizes)
 
 
 class StoreStack:
