@@ -64,7 +64,10 @@ def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], pro
     if superblock.type == "btrfs":
         from forensics_lib.trees.btrfs import BtrfsTree
 
-        return _row(volume, superblock, BtrfsTree(source, problems, devices=others), None, "clean")
+        btrfs = BtrfsTree(source, problems, devices=others)
+        replayed = btrfs.volume.replayed
+        state = f"log tree replayed ({replayed} items)" if replayed else "clean"
+        return _row(volume, superblock, btrfs, None, state)
     raise UnsupportedFormat(f"{_name(volume)} holds {superblock.type}, which is not read")
 
 

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from forensics_lib.errors import DamagedData, NotFound, UnsupportedFormat
+from forensics_lib.errors import DamagedData, ForensicsError, NotFound, UnsupportedFormat
 from forensics_lib.formats.btrfs_checksum import CHECKSUMS
 from forensics_lib.formats.btrfs_chunks import ChunkMap, parse_chunk
 from forensics_lib.formats.btrfs_files import BtrfsFiles
 from forensics_lib.formats.btrfs_items import (
+    FileExtent,
     ItemKind,
     NameReference,
     RootItem,
     parse_directory,
+    parse_extent,
     parse_root,
     parse_root_reference,
 )
+from forensics_lib.formats.btrfs_log import replay
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, BTree, Item, Key, NodeReader, located
+from forensics_lib.formats.btrfs_overlay import OverlaidTree
 from forensics_lib.formats.btrfs_super import PLACES, BtrfsRoots, BtrfsSuperblock, is_btrfs, read_superblock
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
@@ -30,7 +34,7 @@ TOP_LEVEL = 5
 """Number of the subvolume that holds all others."""
 
 _FIRST_FREE, _LAST_FREE = 256, (1 << 64) - 256
-_CHUNK_OBJECT = 256
+_CHUNK_OBJECT, _LOG_OBJECT = 256, (1 << 64) - 6
 _CHECKSUM_OBJECT, _CHECKSUM_TREE = (1 << 64) - 10, 7
 _KEY = 17
 _SUPPORTED = 0x10FFF
@@ -40,25 +44,29 @@ _FEATURES = {0x1000: "zoned devices", 0x2000: "extent tree v2", 0x4000: "RAID st
 class BtrfsVolume:
     """A file system on one or several devices: single, DUP, RAID 0, 1, 10, 1C3, 1C4, and RAID 5 and 6 without parity.
 
-    Not supported: the log tree (said in the problems), zoned devices, extent tree v2, RAID stripe trees, seed devices,
-    rebuilding from parity.
+    After a crash the log tree is replayed in memory. Not supported: zoned devices, extent tree v2, RAID stripe trees,
+    seed devices, rebuilding from parity.
 
     Args:
         source: one of the devices.
-        problems: gets damage, and devices that are missing.
+        problems: gets damage, devices that are missing, and what the replay of the log did.
         devices: the others.
+        replay: whether to replay the log.
 
     Attributes:
         superblock: the newest of all devices.
         chunks: where logical addresses lie.
         nodes: reads tree blocks.
         root_tree: the tree of all trees.
+        replayed: items that were taken from the log.
 
     Raises:
         DamagedData: no such file system, or neither the current nor an earlier root can be read.
     """
 
-    def __init__(self, source: Source, problems: ProblemLog, devices: Iterable[Source] = ()) -> None:
+    def __init__(
+        self, source: Source, problems: ProblemLog, devices: Iterable[Source] = (), *, replay: bool = True
+    ) -> None:
         """Read the superblocks, the chunk tree and the top of the root tree."""
         self.origin = source.origin
         self._problems = problems
@@ -71,6 +79,10 @@ class BtrfsVolume:
         used = {stripe.device for chunk in self.chunks.chunks.values() for stripe in chunk.stripes}
         for missing in sorted(used - self._sources.keys()):
             self._damage(f"device {missing} is missing")
+        self.replayed = 0
+        self._overlaid: dict[int, OverlaidTree] = {}
+        if self.superblock.log_root:
+            self._read_log(replay)
 
     def subvolumes(self) -> Iterator[tuple[int, Item]]:
         """Number and root item of the top level and of every subvolume, deleted ones that are still there included."""
@@ -100,6 +112,8 @@ class BtrfsVolume:
             NotFound: there is no such tree.
             DamagedData: its root item cannot be read.
         """
+        if (overlaid := self._overlaid.get(number)) is not None:
+            return overlaid
         root = self.root(number)
         return BTree(self.nodes, root.logical, root.level, root.generation)
 
@@ -148,6 +162,17 @@ class BtrfsVolume:
                 wanted = item.data[index * size : (index + 1) * size]
                 yield address, checksum(self.chunks.read(address, sector)) == wanted
 
+    def logged(self) -> Iterator[FileExtent]:
+        """The extents of files that were taken from the log; the extent tree does not have them.
+
+        Raises:
+            DamagedData: one contradicts itself.
+        """
+        for tree in self._overlaid.values():
+            for key, item in tree.changes.items():
+                if key.kind == ItemKind.EXTENT_DATA and item is not None:
+                    yield parse_extent(item.data)
+
     @property
     def default_subvolume(self) -> int:
         """Number of the subvolume that is mounted unless another one is asked for."""
@@ -188,11 +213,6 @@ class BtrfsVolume:
 
     def _say_what_is_not_shown(self) -> None:
         superblock = self.superblock
-        if superblock.log_root:
-            self._damage(
-                "there is a log tree: changes that were synced after the last transaction, and are not shown, since"
-                " the log is not replayed"
-            )
         for number in sorted(self._stale):
             self._damage(f"device {number} missed the last transactions; it is read only where there is no other copy")
         unknown = superblock.incompat & ~_SUPPORTED
@@ -232,6 +252,43 @@ class BtrfsVolume:
                 self._note(error)
         nodes.read(roots.root, roots.root_level, roots.generation)
         return chunks, nodes, BTree(nodes, roots.root, roots.root_level, roots.generation)
+
+    def _read_log(self, replay_it: bool) -> None:
+        """Lay the logs over their subvolumes; one that cannot be read is left out whole."""
+        if not replay_it:
+            self._damage("the log tree is not replayed: what was synced after the last transaction is not shown")
+            return
+        superblock = self.superblock
+        log = BTree(self.nodes, superblock.log_root, superblock.log_root_level, superblock.generation + 1)
+        low, high = Key(_LOG_OBJECT, ItemKind.ROOT, 0), Key(_LOG_OBJECT, ItemKind.ROOT, MAX_OFFSET)
+        checksums: list[Item] = []
+        for item in log.items(low, high, self._note_log):
+            number = item.key.offset
+            try:
+                with located(item):
+                    root = parse_root(item.data)
+                own = BTree(self.nodes, root.logical, root.level, root.generation)
+                self._overlaid[number], more = replay(own, self.tree(number), superblock.sector_size)
+            except (DamagedData, NotFound) as error:
+                self._note_log(error)
+                continue
+            self.replayed += len(self._overlaid[number].changes)
+            checksums += more
+        count = len(self._overlaid)
+        if checksums:
+            try:
+                overlaid = OverlaidTree(self.tree(_CHECKSUM_TREE))
+            except (DamagedData, NotFound) as error:
+                self._note_log(error)
+                return
+            for item in checksums:
+                overlaid.put(item)
+            self._overlaid[_CHECKSUM_TREE] = overlaid
+        self._damage(f"the log tree was replayed in memory: {self.replayed} items of {count} subvolumes")
+
+    def _note_log(self, error: ForensicsError) -> None:
+        message = f"a log tree cannot be read; what was synced after the last transaction is not shown: {error}"
+        self._problems.add(self.origin.to("log tree"), DamagedData(message, origin=self.origin))
 
     def _root_item(self, number: int) -> Item | None:
         """The root item of a tree; of several the last."""

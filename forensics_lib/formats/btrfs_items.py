@@ -50,6 +50,7 @@ class ItemKind(IntEnum):
     INODE_EXTREF = 13
     XATTR = 24
     ORPHAN = 48
+    DIR_LOG_INDEX = 72
     DIR_ITEM = 84
     DIR_INDEX = 96
     EXTENT_DATA = 108

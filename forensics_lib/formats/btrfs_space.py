@@ -43,6 +43,7 @@ class BtrfsSpace:
         self._damaged: list[DamagedData] = []
         try:
             self._read()
+            self._read_log()
         except (DamagedData, NotFound) as error:
             damage = error if isinstance(error, DamagedData) else DamagedData(str(error), origin=volume.origin)
             self._damaged.append(damage)
@@ -67,6 +68,17 @@ class BtrfsSpace:
             self._add(start, start + size, generation, bool(flags & _DATA))
         if len(self._damaged) > known:
             self._add(self._ends[-1] if self._ends else 0, MAX_OFFSET, MAX_OFFSET, True)
+
+    def _read_log(self) -> None:
+        """Put what only the log has in its place among the others."""
+        logged = {one.logical: one for one in self._volume.logged() if one.logical}
+        if not logged:
+            return
+        rows = [*zip(self._starts, self._ends, self._since, self._data, strict=True)]
+        rows += [(one.logical, one.logical + one.stored, one.generation, 1) for one in logged.values()]
+        self._starts, self._ends, self._since, self._data = array("Q"), array("Q"), array("Q"), array("B")
+        for start, end, since, data in sorted(rows):
+            self._add(start, end, since, bool(data))
 
     def _add(self, start: int, end: int, since: int, data: bool) -> None:
         end = min(end, MAX_OFFSET)

@@ -61,6 +61,7 @@ class BtrfsSuperblock:
         generation: number of the last transaction.
         roots: the trees of that transaction.
         log_root: logical address of the log tree, which holds what was synced since the last transaction; 0 for none.
+        log_root_level: its height.
         total_bytes: size of all devices together.
         bytes_used: bytes that hold something.
         root_directory: object of the root tree that names the default subvolume.
@@ -82,6 +83,7 @@ class BtrfsSuperblock:
     generation: int
     roots: BtrfsRoots
     log_root: int
+    log_root_level: int
     total_bytes: int
     bytes_used: int
     root_directory: int
@@ -161,7 +163,7 @@ def _superblock(source: Source, place: int) -> BtrfsSuperblock:
         checksum_kind,
         root_level,
         chunk_root_level,
-        _log_level,
+        log_level,
     ) = _FIELDS.unpack_from(data, 0x30)
     checksum = CHECKSUMS.get(checksum_kind)
     if checksum is None:
@@ -184,6 +186,7 @@ def _superblock(source: Source, place: int) -> BtrfsSuperblock:
         generation=generation,
         roots=BtrfsRoots(generation, root, root_level, chunk_root, chunk_root_level, chunk_root_generation),
         log_root=log_root,
+        log_root_level=log_level,
         total_bytes=total_bytes,
         bytes_used=bytes_used,
         root_directory=root_directory,

@@ -75,9 +75,10 @@ class BtrfsTree(Tree):
 
     Args:
         source: the file system's bytes, or one of its devices.
-        problems: gets damage, and what cannot be shown.
+        problems: gets damage, what cannot be shown, and what the replay of the log did.
         devices: the other devices.
         subvolume: number of the subvolume to start at, also of a deleted one; None for the top level.
+        replay: whether to replay the log of a crash.
 
     Attributes:
         volume: the superblock, the chunks and the trees.
@@ -97,10 +98,11 @@ class BtrfsTree(Tree):
         *,
         devices: Iterable[Source] = (),
         subvolume: int | None = None,
+        replay: bool = True,
     ) -> None:
         """Read the superblocks and the trees that lead to all others."""
         self._problems = problems
-        self.volume = BtrfsVolume(source, problems, devices)
+        self.volume = BtrfsVolume(source, problems, devices, replay=replay)
         self.origin = source.origin
         self.label = self.volume.superblock.label
         self.uuid = self.volume.superblock.uuid

@@ -19,6 +19,7 @@ DISKS = Path(__file__).parents[2] / "fixtures" / "disks"
 DEVICES = {
     "btrfs": ["btrfs"],
     "btrfs-log": ["btrfs-log"],
+    "btrfs-crash": ["btrfs-crash"],
     "btrfs-raid0": [f"btrfs-raid0-{number}" for number in (1, 2, 3)],
     "btrfs-raid10": [f"btrfs-raid10-{number}" for number in (1, 2, 3, 4)],
 }

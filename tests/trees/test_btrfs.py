@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from fixtures.disks.make_btrfs import contents, listing, names
 from forensics_lib.errors import DamagedData, ForensicsError, NotFound
 from forensics_lib.formats import btrfs_checksum
+from forensics_lib.formats.btrfs import TOP_LEVEL
 from forensics_lib.formats.btrfs_content import BtrfsContent
 from forensics_lib.formats.btrfs_items import ItemKind
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, Item, Key
+from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.file import FileSource
@@ -64,7 +66,7 @@ def test_every_path_is_as_the_kernel_said(disks: dict[str, list[SparseDisk]], na
     problems = ProblemLog()
     for first in range(len(disks[name])):  # whichever device is named first
         devices = disks[name][first:] + disks[name][:first]
-        tree = BtrfsTree(devices[0], problems, devices=devices[1:])
+        tree = BtrfsTree(devices[0], problems, devices=devices[1:], replay=name != "btrfs-log")
         assert differences(tree, truth(name)) == []
     assert tree.label == name
     assert [problem for problem in problems.rows if "log tree" not in problem.message] == []
@@ -72,9 +74,43 @@ def test_every_path_is_as_the_kernel_said(disks: dict[str, list[SparseDisk]], na
 
 def test_a_log_tree_is_named(disks: dict[str, list[SparseDisk]]) -> None:
     problems = ProblemLog()
-    tree = BtrfsTree(disks["btrfs-log"][0], problems)
-    assert "log tree" in messages(problems)
+    tree = BtrfsTree(disks["btrfs-log"][0], problems, replay=False)
+    assert "log tree is not replayed" in messages(problems)
     assert "/late" not in tree
+
+
+def test_a_log_tree_is_replayed(disks: dict[str, list[SparseDisk]]) -> None:
+    problems = ProblemLog()
+    tree = BtrfsTree(disks["btrfs-log"][0], problems)
+    assert "log tree was replayed in memory" in messages(problems)
+    assert tree.read("/late") == b"only in the log tree"
+    assert tree.volume.replayed > 2
+
+
+def test_data_of_a_log_agrees_with_the_checksums_of_the_log(disks: dict[str, list[SparseDisk]]) -> None:
+    tree = BtrfsTree(disks["btrfs-crash"][0], ProblemLog())
+    assert tree.check("/grown").ok
+    assert tree.check("/grown").expected != "0 sectors"
+    space = BtrfsSpace(tree.volume, ProblemLog())
+    logged = [extent for extent in tree.volume.logged() if extent.logical]
+    assert logged
+    assert not any(list(space.free(one.logical, one.logical + one.stored)) for one in logged)
+
+
+def test_a_damaged_log_is_left_out_whole(disks: dict[str, list[SparseDisk]]) -> None:
+    disk = disks["btrfs-crash"][0]
+    tree = BtrfsTree(disk, ProblemLog())
+    item = next(item for item in tree.volume._overlaid[TOP_LEVEL].changes.values() if item is not None)
+    hurt = disk
+    for place in copies(tree, item):
+        hurt = hurt.written(place, b"\xff")
+    problems = ProblemLog()
+    damaged = BtrfsTree(hurt, problems)
+    assert "a log tree cannot be read" in messages(problems)
+    assert {"/deleted", "/gone"} <= {node.path for node in damaged.walk()}
+    wanted = {path for path in truth("btrfs-crash") if path.startswith("/subvolume/")}
+    assert len(wanted) == 2  # another log
+    assert [one for one in differences(damaged, truth("btrfs-crash"), wanted) if "/subvolume/" in one] == []
 
 
 def test_subvolumes_are_listed(tree: BtrfsTree) -> None:
@@ -340,7 +376,7 @@ def test_a_subvolume_inside_itself_is_refused(tree: BtrfsTree, disk: SparseDisk)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_any_damage_gives_errors_of_the_library(disks: dict[str, list[SparseDisk]], data: st.DataObject) -> None:
-    base = disks["btrfs-log"][0]
+    base = disks[data.draw(st.sampled_from(["btrfs-log", "btrfs-crash"]))][0]
     blocks = sorted(base.blocks_of)
     changes = data.draw(
         st.dictionaries(
