@@ -6,6 +6,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, TypeVar
@@ -56,7 +57,11 @@ if TYPE_CHECKING:
     from forensics_lib.engines.docker.engine import DockerRoot
     from forensics_lib.engines.docker.ownership import Owner
     from forensics_lib.engines.docker.pulls import PullRecord
-    from forensics_lib.engines.host import HostFact
+    from forensics_lib.engines.host.audit import AuditEvent
+    from forensics_lib.engines.host.commands import HostCommand
+    from forensics_lib.engines.host.daemon_log import DaemonLogLine
+    from forensics_lib.engines.host.fact import HostFact
+    from forensics_lib.engines.host.files import HostFiles
     from forensics_lib.engines.journals import Journals
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
@@ -193,14 +198,32 @@ class Evidence:
 
     @property
     def host(self) -> Table[HostFact]:
-        """What the host's own files tell: name, system, users, registry logins (masked), commands typed, logs."""
-        from forensics_lib.engines.host import HostFact, host_facts
+        """What the hosts' own files tell: name, system, users, logins (masked), settings, units, cron, boots."""
+        from forensics_lib.engines.host.fact import HostFact
+        from forensics_lib.engines.host.facts import host_facts
 
-        def rows() -> Iterator[HostFact]:
-            for filesystem in self._opened.filesystems if self.kind in _FILES else ():
-                yield from host_facts(DocumentReader(filesystem.tree, self._problems), self._limits)
+        return Table(HostFact, lambda: chain.from_iterable(map(host_facts, self._host_files())), name="host")
 
-        return Table(HostFact, rows, name="host")
+    @property
+    def commands(self) -> Table[HostCommand]:
+        """Commands about containers that users typed, gave to sudo or had cron start; passwords masked in displays."""
+        from forensics_lib.engines.host.commands import HostCommand, host_commands
+
+        return Table(HostCommand, lambda: host_commands(self._host_files(), self._journals), name="commands")
+
+    @property
+    def daemon_log(self) -> Table[DaemonLogLine]:
+        """What the engines' daemons wrote, and systemd and the kernel about them: journals and system logs."""
+        from forensics_lib.engines.host.daemon_log import DaemonLogLine, daemon_log
+
+        return Table(DaemonLogLine, lambda: daemon_log(self._host_files(), self._journals), name="daemon log")
+
+    @property
+    def audit(self) -> Table[AuditEvent]:
+        """What the kernel's audit wrote about containers, each event out of all its records."""
+        from forensics_lib.engines.host.audit import AuditEvent, audit_events
+
+        return Table(AuditEvent, lambda: audit_events(self._host_files(), self._journals), name="audit")
 
     def journal(self, **fields: str) -> Table[JournalEntry]:
         """Entries of the hosts' systemd journals, in the order in which they were written; see `engines.journals`.
@@ -547,6 +570,11 @@ class Evidence:
 
     def _keep_digests(self, job: TarStream, digests: StreamDigests) -> None:
         self._digests[job.path] = digests
+
+    def _host_files(self) -> list[HostFiles]:
+        from forensics_lib.engines.host.files import HostFiles
+
+        return [HostFiles(reader, self._limits) for reader in self._hosts]
 
     def _finish(self, action: str, **details: str | int) -> None:
         self._outlet.done(action, **details)

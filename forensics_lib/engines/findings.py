@@ -12,11 +12,15 @@ from forensics_lib.model import Origin
 if TYPE_CHECKING:
     from forensics_lib.engines.container import ContainerParts
 
-__all__ = ["Finding", "findings_of", "is_secret", "mask"]
+__all__ = ["Finding", "findings_of", "is_secret", "mask", "masked_text"]
 
 _SECRET_NAME = re.compile(r"pass(w(or)?d|phrase)?|secret|token|api_?key|private_?key|credential|auth|access_?key", re.I)
 _SECRET_VALUE = re.compile(r"AKIA[0-9A-Z]{16}|-----BEGIN [A-Z ]*PRIVATE KEY|gh[pousr]_[A-Za-z0-9]{30,}|xox[abp]-")
 _CREDENTIALS_IN_URL = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s:@]+:([^/\s@]+)@", re.I)
+_URL_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]{0,15}://[^/\s:@]{1,255}:)([^/\s@]{1,1024})(?=@)", re.I)
+_LOGIN_PASSWORD = re.compile(r"(?<!\S)((?:--password|--token|-p)(?:=|\s+)?)([^\s=]\S*)")
+_SETTING = re.compile(r"""(?<![\w.-])([A-Za-z_][\w.-]{0,63})=(?=([^\s"']+|["']))""")
+_QUOTES = ("'", '"')
 _STRONG = {
     "ALL",
     "SYS_ADMIN",
@@ -106,6 +110,26 @@ def is_secret(name: str, value: str) -> bool:
 def mask(secret: str) -> str:
     """Enough of a secret to recognise it, not enough to use it."""
     return "*" * 8 if len(secret) < 8 else f"{secret[:2]}{'*' * 6} ({len(secret)} characters)"
+
+
+def masked_text(text: str) -> str:
+    """A command or setting with the secrets in it masked: passwords in addresses and of logins, secret variables."""
+    parts, done = [], 0
+    for found in _SETTING.finditer(text):
+        start, end = found.span(2)
+        before = text[max(found.start() - 1, 0) : found.start()]
+        quote = before if before in _QUOTES else text[start : start + 1]
+        if quote in _QUOTES:  # the value ends with the quote that lies before the name or the value
+            start += quote != before
+            end = text.find(quote, start) if text.find(quote, start) >= 0 else len(text)
+        value = text[start:end]
+        if start >= done and is_secret(found[1], value) and not _URL_PASSWORD.search(value):
+            parts += [text[done:start], mask(value)]
+            done = end
+    text = "".join((*parts, text[done:]))
+    if " login" in text:
+        text = _LOGIN_PASSWORD.sub(lambda found: found[1] + mask(found[2]), text)
+    return _URL_PASSWORD.sub(lambda found: found[1] + mask(found[2]), text)
 
 
 def _mount_findings(kind: str, source: str, destination: str, read_only: bool, origin: Origin) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from heapq import merge
 
+from forensics_lib.engines.host.files import place_of
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.journal import Accept, JournalEntry, JournalFile
 from forensics_lib.model import Origin, ProblemLog
@@ -40,7 +41,7 @@ class Journals:
         for host in self._hosts:
             for folder in _FOLDERS:
                 for node in _files(host, folder):
-                    origin = node.origin.to(node.path.lstrip("/"))
+                    origin = place_of(node)
                     if origin not in found and (file := _open(node, origin, host.problems)) is not None:
                         found[origin] = file
         return list(found.values())
