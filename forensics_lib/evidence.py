@@ -525,7 +525,8 @@ class Evidence:
         self._journals = Journals(self._hosts)
         stores = find_stores(readers, [root for _, root in roots], self._limits, self._pool) if roots else []
         self._dockers = [
-            DockerRoot(reader, root, self._limits, self._outlet, stores, self._journals) for reader, root in roots
+            DockerRoot(reader, root, self._limits, self._outlet, stores, self._journals, self._hosts)
+            for reader, root in roots
         ]
         for docker in self._dockers:
             self._problems.defer(partial(report_losses, docker, self._limits))

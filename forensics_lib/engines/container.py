@@ -454,6 +454,8 @@ class Container:
     def mount(self, destination: str) -> Tree:
         """The files that it saw at a mount point: of a volume, a folder of the host or an image.
 
+        A file that was mounted is a tree of its own: ``read("/")`` gives its content. Owners are those on the disk.
+
         Args:
             destination: the mount point, as `mounts` has it.
 

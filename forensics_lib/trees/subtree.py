@@ -13,7 +13,7 @@ __all__ = ["Subtree"]
 
 
 class Subtree(Tree):
-    """One directory of another tree, with paths that start at it.
+    """One directory of another tree, with paths that start at it; or one file, which is then the whole tree.
 
     Symbolic links are followed inside the directory only: an absolute target starts at it, ".." stops there.
 
@@ -21,6 +21,7 @@ class Subtree(Tree):
         tree: the whole tree.
         path: the directory; links that lead to it are followed inside the whole tree.
         origin: where the directory comes from; by default what the tree says of it.
+        or_file: whether it may be something else than a directory.
 
     Attributes:
         tree: the whole tree.
@@ -31,10 +32,10 @@ class Subtree(Tree):
         LimitExceeded: a loop of symbolic links.
     """
 
-    def __init__(self, tree: Tree, path: str, origin: Origin | None = None) -> None:
+    def __init__(self, tree: Tree, path: str, origin: Origin | None = None, *, or_file: bool = False) -> None:
         """Find the directory; nothing below it is read yet."""
         root = tree.resolve(path)
-        if root.kind is not NodeKind.DIR:
+        if root.kind is not NodeKind.DIR and not or_file:
             raise PathNotFound(f"{path} is no directory")
         self.tree = tree
         self.path = root.path

@@ -37,6 +37,7 @@ _MEANING = {
     "file capabilities are missing from every answer",
     "whiteouts": "whiteouts are lost: files that were deleted are shown as if they were still there",
     "devices": "device nodes are lost",
+    "modes": "permissions are lost: those of files are those of the copy",
     "owners": "owners are lost: user and group of files are those of the copy",
     "times": "times of change are lost: they are those of the copy",
     "set-id bits": "set-user-ID and set-group-ID bits are lost",
@@ -102,7 +103,8 @@ def _report_missing(docker: DockerRoot) -> None:
     mounts = (mount.type for record in docker.records for mount in record.parts.mounts)
     networks = (bool(record.parts.networks) for record in docker.records)
     missing += ["volumes"] if root.at("volumes") not in tree and (is_part or "volume" in mounts) else []
-    missing += ["network"] if root.at("network") not in tree and (is_part or any(networks)) else []
+    has_networks = root.at("network") in tree or root.at("graph") in tree  # from 1.9 on, one release before images
+    missing += ["network"] if not has_networks and (is_part or any(networks)) else []
     told = [f"{name} ({_PARTS[name]})" if _PARTS[name] else name for name in missing]
     told += [f"{name} (files of containers and images)" for name in drivers if _is_missing(docker, name)]
     if told:
@@ -179,6 +181,9 @@ def _compare_node(node: Node, entry: TarEntry, tallies: dict[str, _Tally]) -> No
         tallies["owners"].add(owners[0] != owners[1], node.path)
     if entry.typeflag in "07" and node.mtime_ns is not None:
         tallies["times"].add(node.mtime_ns // 10**9 != entry.mtime_ns // 10**9, node.path)
+    changed = bool((node.mode ^ entry.mode) & 0o777)
+    if changed or entry.mode & 0o777 not in (0o644, 0o755):  # what a copy gives to files by itself proves nothing
+        tallies["modes"].add(changed, node.path)
     if entry.mode & 0o6000:
         tallies["set-id bits"].add((node.mode & 0o6000) != (entry.mode & 0o6000), node.path)
 

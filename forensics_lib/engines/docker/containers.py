@@ -104,27 +104,41 @@ def record_of(
 
 
 def _newest(reader: DocumentReader, folder: Node, *names: str) -> Document | None:
-    """The record; where writing a newer version was interrupted, that version if it is whole."""
-    leftovers = [
-        node
-        for node in reader.folder(folder.path)
-        if (match := _LEFTOVER.fullmatch(node.name)) and match[1] in names and node.kind is NodeKind.FILE
-    ]
-    for node in leftovers:
-        origin = node.origin.to(node.path.lstrip("/"))
-        document = reader.parse(node) if node.size else None
-        whole = document is not None and isinstance(document.value, dict)
-        state = "a newer version, which is used" if whole else "an incomplete newer version"
-        reader.problems.add(origin, f"an interrupted write left {state}")
-        if whole:
-            return document
+    """The record; where writing a newer version was interrupted, that version if it is whole.
+
+    What a crash left lies beside the record until the container is removed, while newer versions replace the record.
+    """
+    record, written_ns = None, None
     for name in names:
         path = join(folder.path, name)
         if path in reader.tree and (document := reader.document(path)) is not None:
             if isinstance(document.value, dict):
-                return document
+                node = reader.find(path)
+                record, written_ns = document, node.mtime_ns if node is not None else None
+                break
             reader.problems.add(document.origin, f"{name} holds no object")
-    return None
+    for node in reader.folder(folder.path):
+        match = _LEFTOVER.fullmatch(node.name)
+        if match is None or match[1] not in names or node.kind is not NodeKind.FILE:
+            continue
+        document = reader.parse(node) if node.size else None
+        whole = document is not None and isinstance(document.value, dict)
+        state = "an incomplete newer version"
+        if document is not None and whole:
+            older = record is not None and _age(document, node.mtime_ns) < _age(record, written_ns)
+            state = "a version older than the record, which is not used" if older else "a newer version, which is used"
+            if not older:
+                record, written_ns = document, node.mtime_ns
+        reader.problems.add(node.origin.to(node.path.lstrip("/")), f"an interrupted write left {state}")
+    return record
+
+
+def _age(document: Document, written_ns: int | None) -> tuple[int, int]:
+    """Sort key for versions of a record: what it last tells of the container, then when it was written."""
+    state = document.object.object("State")
+    probes = (probe.text("End") for probe in state.object("Health").objects("Log"))
+    times = (parse_time(text)[1] or 0 for text in (state.text("StartedAt"), state.text("FinishedAt"), *probes))
+    return max(times), written_ns or 0
 
 
 def _parts(container_id: str, config: JsonObject, host: JsonObject, origin: Origin) -> ContainerParts:

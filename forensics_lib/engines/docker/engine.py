@@ -65,6 +65,7 @@ class DockerRoot:
         root: where the data root lies.
         outlet: the way for copies out of the evidence.
         journals: the journals of the evidence, which the log driver ``journald`` writes to.
+        hosts: the file systems of hosts in the evidence.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class DockerRoot:
         outlet: Outlet,
         containerds: Sequence[Containerd] = (),
         journals: Journals | None = None,
+        hosts: Sequence[DocumentReader] = (),
     ) -> None:
         """Nothing is read yet; `containerds` are those of the evidence."""
+        self.hosts = hosts
         self.reader = reader
         self.root = root
         self.outlet = outlet

@@ -86,10 +86,13 @@ class ImageDb:
             for record in records
         )
         facts: list[tuple[str, object]] = []
-        if records and (top := records[-1]) is not None:
+        if not records:
+            facts.append(("GraphDriver", {"Data": None, "Name": self._driver.name}))
+        elif (top := records[-1]) is not None:
             facts.append(("GraphDriver", self._driver.shown(top.cache_id, None)))
         tagged = self._reader.text(join(metadata, "lastUpdated"))
-        facts.append(("Metadata", {"LastTagTime": tagged or _NEVER}))
+        if tagged or self._engine.at_least(17, 12):
+            facts.append(("Metadata", {"LastTagTime": tagged or _NEVER}))
         facts.append(("Size", sum(record.size or 0 for record in records if record)))
         if not self._engine.at_least(25):
             facts.append(("VirtualSize", facts[-1][1]))

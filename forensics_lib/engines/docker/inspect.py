@@ -64,11 +64,13 @@ def inspect_container(
         if key in config:
             answer[key] = config.get(key)
     answer["LogPath"] = config.text("LogPath") or log_path
-    answer["Platform"] = config.text("OS") or config.object("ImagePlatform").text("os") or config.text("Platform")
+    system = config.text("OS") or config.object("ImagePlatform").text("os") or config.text("Platform")
+    if system or engine.at_least(17, 12):  # a record of an older release is read as one of the host's system
+        answer["Platform"] = system or "linux"
     answer["State"] = _state(state)
     answer["ExecIDs"] = None
     answer["HostConfig"] = record.host_config.raw
-    answer["Mounts"] = _mounts(config, real_root)
+    answer["Mounts"] = _mounts(config, real_root, engine)
     answer["Config"] = config.object("Config").raw
     answer["NetworkSettings"] = _network_settings(config, engine, reloaded)
     if graph_driver is not None:
@@ -90,7 +92,7 @@ def _state(state: JsonObject) -> dict[str, object]:
     return shown
 
 
-def _mounts(config: JsonObject, real_root: str) -> list[dict[str, object]]:
+def _mounts(config: JsonObject, real_root: str, engine: Engine) -> list[dict[str, object]]:
     points = config.object("MountPoints")
     shown = []
     for destination in points.raw:
@@ -105,6 +107,8 @@ def _mounts(config: JsonObject, real_root: str) -> list[dict[str, object]]:
             "RW": point.flag("RW"),
             "Propagation": point.text("Propagation"),
         }
+        if not engine.at_least(1, 13):
+            del mount["Type"]
         shown.append({key: value for key, value in mount.items() if value != "" or key not in ("Name", "Driver")})
     return shown
 

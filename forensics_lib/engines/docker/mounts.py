@@ -64,18 +64,23 @@ def _image(docker: DockerRoot, record: ContainerRecord, point: JsonObject) -> Tr
 
 
 def host_tree(docker: DockerRoot, path: str) -> Tree:
-    """A folder of the host by its path there; symbolic links are followed inside the evidence only.
+    """A folder or file of the host by its path there; symbolic links are followed inside the evidence only.
+
+    A data root may lie on a file system of its own: the host is then the one that has a folder for it.
 
     Raises:
-        PathNotFound: the evidence does not reach it, or it is no folder.
+        PathNotFound: the evidence does not reach it.
     """
     tree, root, real = docker.reader.tree, docker.root.path, docker.real_root
     if path == real or path.startswith(f"{real}/"):
-        return Subtree(Subtree(tree, root), path.removeprefix(real) or "/")
-    if not root.endswith(real):
+        return Subtree(Subtree(tree, root), path.removeprefix(real) or "/", or_file=True)
+    if root.endswith(real):
+        host: Tree | None = Subtree(tree, root.removesuffix(real) or "/")
+    else:
+        host = next((one.tree for one in docker.hosts if one.tree is not tree and real in one.tree), None)
+    if host is None:
         raise PathNotFound(f"{path} of the host is not in the evidence, which holds nothing but {real} of it")
-    host = Subtree(tree, root.removesuffix(real) or "/")
     try:
-        return Subtree(host, path)
+        return Subtree(host, path, or_file=True)
     except PathNotFound as error:
         raise PathNotFound(f"{error} on the host, as far as it is in the evidence") from error

@@ -40,11 +40,21 @@ class NetworkStore:
 
     def list(self, engine: Engine, problems: ProblemLog) -> list[Network]:
         """The networks, by name."""
-        rows = [self._network(document, origin, engine, problems) for document, origin in self.kind("network").values()]
+        created = {document.text("id"): parse_time(document.text("created"))[1] or 0 for document in self.networks}
+        # the daemon makes its default network anew when it starts
+        started = max((created[one.text("id")] for one in self.networks if one.text("name") == "bridge"), default=0)
+        rows = [
+            self._network(
+                document, origin, engine, problems, engine.at_least(28) or created[document.text("id")] < started
+            )
+            for document, origin in self.kind("network").values()
+        ]
         return sorted(rows, key=lambda row: (row.name, row.id))
 
-    def _network(self, document: JsonObject, origin: Origin, engine: Engine, problems: ProblemLog) -> Network:
-        ranges = list(_ranges(document, origin, problems, engine))
+    def _network(
+        self, document: JsonObject, origin: Origin, engine: Engine, problems: ProblemLog, complete: bool
+    ) -> Network:
+        ranges = list(_ranges(document, origin, problems, complete))
         options = _options(document)
         return Network(
             id=document.text("id"),
@@ -58,10 +68,10 @@ class NetworkStore:
             labels=tuple(document.mapping("labels").items()),
             options=tuple((key, str(value)) for key, value in options.items()),
             origin=origin,
-            _inspect=lambda: self._inspect(document, origin, engine),
+            _inspect=lambda: self._inspect(document, origin, engine, complete),
         )
 
-    def _inspect(self, document: JsonObject, origin: Origin, engine: Engine) -> dict[str, object]:
+    def _inspect(self, document: JsonObject, origin: Origin, engine: Engine, complete: bool) -> dict[str, object]:
         quiet = ProblemLog()  # what is wrong was reported when the network was listed
         answer: dict[str, object] = {
             "Name": document.text("name"),
@@ -73,7 +83,7 @@ class NetworkStore:
             "IPAM": {
                 "Driver": document.text("ipamType") or "default",
                 "Options": document.get("ipamOptions"),
-                "Config": list(_ranges(document, origin, quiet, engine)),
+                "Config": list(_ranges(document, origin, quiet, complete)),
             },
             "Internal": document.flag("internal"),
             "Attachable": document.flag("attachable"),
@@ -136,10 +146,10 @@ def _options(document: JsonObject) -> dict[str, object]:
     return dict(document.object("generic").object(_GENERIC).raw)
 
 
-def _ranges(document: JsonObject, origin: Origin, problems: ProblemLog, engine: Engine) -> Iterator[dict[str, object]]:
+def _ranges(document: JsonObject, origin: Origin, problems: ProblemLog, complete: bool) -> Iterator[dict[str, object]]:
     """Address ranges as ``docker network inspect`` shows them: those asked for, else those that were assigned.
 
-    From 28 on, what was asked for is completed by what was assigned.
+    What was asked for is completed by what was assigned from 28 on, and before by the daemon's next start.
     """
     for version in ("4", "6"):
         wanted = _nested(document.text(f"ipamV{version}Config"), origin, problems)
@@ -151,7 +161,6 @@ def _ranges(document: JsonObject, origin: Origin, problems: ProblemLog, engine: 
         if preferred:
             for index, one in preferred:
                 data = assigned[index] if index < len(assigned) else JsonObject({})
-                complete = engine.at_least(28)
                 range_: dict[str, object] = {
                     "Subnet": (complete and data.text("Pool")) or one.text("PreferredPool"),
                     "IPRange": one.text("SubPool"),
@@ -162,7 +171,7 @@ def _ranges(document: JsonObject, origin: Origin, problems: ProblemLog, engine: 
             continue
         for data in assigned:
             if data.text("Pool"):
-                with_mask = version == "6" and not engine.at_least(28)
+                with_mask = version == "6" and not complete
                 gateway = data.text("Gateway") if with_mask else _bare(data.text("Gateway"))
                 assigned_range: dict[str, object] = {"Subnet": data.text("Pool"), "Gateway": gateway}
                 yield {key: value for key, value in assigned_range.items() if value}

@@ -40,17 +40,27 @@ class Engine:
         return (self.major, self.minor) >= (major, minor)
 
 
+_NOT_TOLD = Engine(20, 10)
+_KEYS = (
+    ("OS", Engine(17, 12)),
+    ("Platform", Engine(17, 9)),
+    ("ConfigReferences", Engine(17, 6)),
+    ("SecretReferences", Engine(1, 13)),
+    ("Managed", Engine(1, 12)),
+)
+
+
 def engine_of(configs: Iterable[JsonObject], *, engine_id: bool, networks: Iterable[JsonObject] = ()) -> Engine:
-    """The release that the newest of the records needs.
+    """The release that the newest of the records needs; without a container 20.10, or what other records tell.
 
     Args:
         configs: the containers' records.
         engine_id: whether the root has an ``engine-id`` file (23 and later).
         networks: the networks' records.
     """
-    newest = Engine(23) if engine_id else Engine(1, 10)
-    for config in configs:
-        newest = max(newest, _of_container(config), key=lambda engine: (engine.major, engine.minor))
+    found = [_of_container(config) for config in configs if config.raw]
+    oldest = Engine(1, 10) if found else _NOT_TOLD
+    newest = max([Engine(23) if engine_id else oldest, *found], key=lambda engine: (engine.major, engine.minor))
     for network in networks:
         if "enableIPv4" in network:
             newest = max(newest, Engine(28), key=lambda engine: (engine.major, engine.minor))
@@ -70,6 +80,4 @@ def _of_container(config: JsonObject) -> Engine:
         return Engine(24)
     if "LocalLogCacheMeta" in config:
         return Engine(20, 10)
-    if "OS" in config:
-        return Engine(17, 12)
-    return Engine(1, 10)
+    return next((engine for key, engine in _KEYS if key in config), Engine(1, 10))

@@ -72,11 +72,12 @@ def test_a_good_copy(driver: str, tmp_path: Path) -> None:
         (lambda _, node: replace(node, uid=0, gid=0), "owners are lost"),
         (lambda _, node: replace(node, uid=node.uid + 7), "owners are lost"),
         (lambda _, node: replace(node, mode=node.mode & 0o777), "set-user-ID and set-group-ID bits are lost"),
+        (lambda _, node: replace(node, mode=node.mode & 0o7750), "permissions are lost"),
         (lambda _, node: replace(node, mtime_ns=1_800_000_000 * 10**9), "times of change are lost"),
         (lambda path, node: None if "/dev/" in path else node, "device nodes are lost"),
         (lambda path, node: None if path.endswith("/etc/old") and not node.size else node, "whiteouts are lost"),
     ],
-    ids=["attributes", "owners of root", "owners of others", "set-id", "times", "devices", "whiteouts"],
+    ids=["attributes", "owners of root", "owners of others", "set-id", "modes", "times", "devices", "whiteouts"],
 )
 def test_each_loss_is_said_once(change: Callable[[str, Entry], Entry | None], lost: str, tmp_path: Path) -> None:
     root = host()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -20,7 +20,7 @@ from forensics_lib.trees.base import NodeKind
 from forensics_lib.trees.documents import DocumentReader
 from tests.engines.docker.dataroot import document, hexid
 from tests.engines.docker.rootmaker import CREATED, NEVER, RUN, STATE, Made, RootMaker
-from tests.trees.layers import entry, folder, link, tree
+from tests.trees.layers import entry, file, folder, link, tree
 
 ID = hexid("container web")
 RECORD = RootMaker().record("web", RUN, {})
@@ -208,6 +208,37 @@ def test_an_interrupted_write_that_was_whole_is_the_newest_version() -> None:
     assert (record.parts.name, record.parts.privileged) == ("renamed", True)
     assert record.config_origin.label.endswith(".tmp-config.v2.json123456")
     assert problems == ["an interrupted write left a newer version, which is used"] * 2
+
+
+def health(end: str) -> dict[str, Any]:
+    return {"State": STATE | RUN | {"Health": {"Log": [{"End": CREATED}, {"End": end}]}}}
+
+
+@pytest.mark.parametrize(
+    ("record", "leftover", "used"),
+    [
+        (({}, 20), ({}, 10), False),
+        (({}, 10), ({}, 20), True),
+        (({}, None), ({}, 10), True),
+        ((health("2024-01-01T00:00:02Z"), 10), (health("2024-01-01T00:00:01Z"), 20), False),
+        ((health("2024-01-01T00:00:01Z"), 20), (health("2024-01-01T00:00:02Z"), 10), True),
+        ((health("2024-01-01T00:00:01Z"), 10), ({"State": []}, 20), False),
+    ],
+)
+def test_what_a_crash_left_may_be_older_than_the_record(
+    record: tuple[dict[str, Any], int | None], leftover: tuple[dict[str, Any], int | None], used: bool
+) -> None:
+    """By the times that the versions tell, else by those of the files: the daemon that starts again goes on writing."""
+    (old, old_ns), (new, new_ns) = record, leftover
+    files: dict[str, Made] = {
+        "config.v2.json": replace(file(document(RECORD | old)), mtime_ns=old_ns),
+        ".tmp-config.v2.json123456": replace(file(document(RECORD | new | {"Name": "/left"})), mtime_ns=new_ns),
+        "hostconfig.json": b"{}",
+    }
+    (read_record,), problems = read(files)
+    assert read_record.parts.name == ("left" if used else "web")
+    words = "a newer version, which is used" if used else "a version older than the record, which is not used"
+    assert problems == [f"an interrupted write left {words}"]
 
 
 @pytest.mark.parametrize("half", [b"", b'{"Name": "/ren', b"[]", b"\0" * 512])

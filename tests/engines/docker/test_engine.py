@@ -18,10 +18,12 @@ from forensics_lib.engines.container import Container
 from forensics_lib.engines.volume import Volume
 from forensics_lib.errors import AmbiguousName, DamagedData, NotFound
 from forensics_lib.images.image import Image
+from forensics_lib.model import ProblemLog
 from forensics_lib.trees.base import NodeKind
+from forensics_lib.trees.documents import DocumentReader
 from tests.engines.docker.dataroot import bolt, document, hexid
-from tests.engines.docker.rootmaker import CREATED, RootMaker
-from tests.trees.layers import device, entry, link
+from tests.engines.docker.rootmaker import CREATED, Made, RootMaker, docker_root
+from tests.trees.layers import device, entry, folder, link, tree
 
 WEB, DB, APP = (hexid(f"container {name}") for name in ("web", "db", "app"))
 NETWORK = hexid("appnet")
@@ -158,6 +160,47 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_the_copy_starts_anywhere(at: str, tmp_path: Path) -> None:
     with host(at).opened(tmp_path, strict=True) as ev:
         assert answers(ev) == sound(tmp_path / "sound")
+
+
+def test_several_drivers_over_time(tmp_path: Path) -> None:
+    """A host that went from aufs to vfs to overlay2: all are listed, the files of each are read by its own driver."""
+    entries: dict[str, Made] = {}
+    for name in ("aufs", "vfs", "overlay2"):
+        root = RootMaker(name)
+        base = root.layer({"/bin/sh": b"elf", f"/{name}/a": b"1"})
+        again = root.layer({"/same": b"in all of them"})
+        root.image(again, tags=["acme/same:1"])
+        root.container(f"on-{name}", base, {"/new": name.encode()}, Image=root.image(base, tags=[f"acme/{name}:1"]))
+        entries |= root.entries
+    root.entries = entries
+    with root.opened(tmp_path, strict=True) as ev:
+        assert {c.name for c in ev.containers} == {"on-aufs", "on-vfs", "on-overlay2"}
+        for c in ev.containers:
+            driver = c.name.removeprefix("on-")
+            assert (c.storage_driver, c.tree().read("/new")) == (driver, driver.encode())
+            assert c.tree().read(f"/{driver}/a") == b"1"
+            assert _changes(c) == [("A", "/new")]
+            assert c.inspect()["GraphDriver"]["Name"] == driver  # type: ignore[index]
+            assert ev.image(f"acme/{driver}:1").id == c.image_id
+            assert ev.image(f"acme/{driver}:1").tree().read("/bin/sh") == b"elf"
+            assert [str(owner.kind) for owner in ev.owner(c.id)] == ["container"]
+        assert len(ev.images) == 4, "an image that several drivers have is one"
+        assert all(check.ok for check in ev.verify())
+        assert list(ev.remnants()) == []
+
+
+def test_a_data_root_on_a_file_system_of_its_own() -> None:
+    root = host("/")
+    points = {"/conf": {"Type": "bind", "Source": "/srv/conf", "Destination": "/conf"}}
+    root.edit(DB, MountPoints=points)
+    docker = docker_root(root.tree())
+    (db,) = [c for c in docker.containers if c.name == "db"]
+    with pytest.raises(NotFound, match="/srv/conf of the host is not in the evidence"):
+        db.mount("/conf")
+    other = tree("disk 2", {"/srv/conf/a": b"another host's"})
+    system = tree("disk 1", {"/srv/conf/a": b"1", "/var/lib/docker": folder()})
+    docker.hosts = [DocumentReader(one, ProblemLog()) for one in (docker.reader.tree, other, system)]
+    assert db.mount("/conf").read("/a") == b"1"
 
 
 def test_several_hosts_in_one_folder(tmp_path: Path) -> None:

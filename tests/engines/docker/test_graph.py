@@ -126,6 +126,11 @@ def test_other_names_are_no_images() -> None:
     assert set(images(root, ProblemLog(strict=True))) == {BASE, TOP}
 
 
+def test_ids_before_1_10_are_no_digests(tmp_path: Path) -> None:
+    with host().opened(tmp_path, strict=True) as ev:
+        assert not [check for check in ev.verify() if not check.ok]
+
+
 def test_both_stores_of_a_root_that_was_migrated() -> None:
     root = host()
     layer = root.layer({"/new": b"1"})

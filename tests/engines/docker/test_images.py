@@ -90,7 +90,7 @@ def test_dangling_and_intermediate_images() -> None:
     assert images[named].inspect()["Parent"] == intermediate
     assert (images[empty].layers, images[empty].size) == ((), 0)
     assert [node.path for node in images[empty].tree().walk()] == ["/"]
-    assert "GraphDriver" not in images[empty].inspect()
+    assert images[empty].inspect()["GraphDriver"] == {"Data": None, "Name": "overlay2"}
 
 
 def test_newest_first() -> None:

@@ -190,9 +190,31 @@ def test_mounts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("engine", "config", "platform", "type_"),
+    [
+        (Engine(1, 10), {"OS": None}, None, None),
+        (Engine(1, 13), {"OS": None}, None, "volume"),
+        (Engine(17, 9), {"OS": None, "Platform": "linux"}, "linux", "volume"),
+        (Engine(17, 12), {"OS": None}, "linux", "volume"),
+        (Engine(17, 12), {"OS": "windows"}, "windows", "volume"),
+    ],
+)
+def test_what_older_releases_did_not_show(
+    engine: Engine, config: dict[str, Any], platform: str | None, type_: str | None
+) -> None:
+    shown = answer(engine, MountPoints={"/d": {"Name": "data", "Driver": "local", "Destination": "/d"}}, **config)
+    assert (shown.get("Platform"), shown["Mounts"][0].get("Type")) == (platform, type_)
+
+
+@pytest.mark.parametrize(
     ("config", "engine_id", "engine"),
     [
-        ({}, False, Engine(1, 10)),
+        ({}, False, V20),  # of no container nothing is known
+        ({"Name": "/web"}, False, Engine(1, 10)),
+        ({"Managed": False}, False, Engine(1, 12)),
+        ({"Managed": False, "SecretReferences": None}, False, Engine(1, 13)),
+        ({"SecretReferences": None, "ConfigReferences": None}, False, Engine(17, 6)),
+        ({"ConfigReferences": None, "Platform": "linux"}, False, Engine(17, 9)),
         ({"OS": "linux"}, False, Engine(17, 12)),
         ({"LocalLogCacheMeta": {}}, False, V20),
         ({"LocalLogCacheMeta": {}}, True, Engine(23)),

@@ -55,7 +55,7 @@ def decoded(*documents: tuple[str, Any]) -> tuple[NetworkStore, ProblemLog]:
 
 def inspect(engine: Engine = V20, *more: tuple[str, Any], **changes: Any) -> dict[str, Any]:
     store, problems = decoded((f"network/{ID}", record(**changes)), *more)
-    (network,) = store.list(engine, problems)
+    (network,) = [one for one in store.list(engine, problems) if one.id == ID]
     answer: dict[str, Any] = network.inspect()
     assert not problems.rows
     return answer
@@ -113,6 +113,15 @@ WITH_GATEWAY = {"Subnet": POOL, "Gateway": "10.1.0.1"}
 )
 def test_address_ranges(engine: Engine, changes: dict[str, Any], config: list[dict[str, Any]]) -> None:
     assert inspect(engine, **changes)["IPAM"]["Config"] == config
+
+
+@pytest.mark.parametrize(("started", "complete"), [("2024-11-14T22:13:20Z", True), ("2022-11-14T22:13:20Z", False)])
+def test_a_daemon_that_starts_again_completes_what_was_asked_for(started: str, complete: bool) -> None:
+    changes = BOTH | {"ipamV6Info": assigned("fd00::/64", MASK_6)}
+    bridge = (f"network/{hexid('bridge')}", record(id=hexid("bridge"), name="bridge", created=started))
+    shown = inspect(V20, bridge, **changes)["IPAM"]["Config"]
+    six = {"Subnet": "fd00::/64", "Gateway": "fd00::1" if complete else MASK_6}
+    assert shown == [WITH_GATEWAY if complete else {"Subnet": POOL}, six]
 
 
 @pytest.mark.parametrize(("engine", "shown"), [(V20, None), (V28, True)])
