@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from forensics_lib.engines.docker.ownership import Owner, OwnerKind
     from forensics_lib.engines.docker.pulls import PullKind, PullRecord
     from forensics_lib.engines.findings import Finding
-    from forensics_lib.engines.host import HostFact
+    from forensics_lib.engines.host.audit import AuditEvent
+    from forensics_lib.engines.host.commands import HostCommand
+    from forensics_lib.engines.host.daemon_log import DaemonLogLine
+    from forensics_lib.engines.host.fact import HostFact
     from forensics_lib.engines.network import Network
     from forensics_lib.engines.volume import Volume
     from forensics_lib.errors import (
@@ -64,6 +67,7 @@ __all__ = [
     "AmbiguousName",
     "Artifact",
     "ArtifactHash",
+    "AuditEvent",
     "BuildCacheRecord",
     "BuildRecord",
     "Change",
@@ -73,6 +77,7 @@ __all__ = [
     "Confidence",
     "Container",
     "ContainerState",
+    "DaemonLogLine",
     "DamagedData",
     "Endpoint",
     "Evidence",
@@ -88,6 +93,7 @@ __all__ = [
     "HistoryEntry",
     "HistoryStep",
     "Hit",
+    "HostCommand",
     "HostFact",
     "Identified",
     "Image",
@@ -136,7 +142,10 @@ _HOMES = {
     "engines.docker.ownership": ("Owner", "OwnerKind"),
     "engines.docker.pulls": ("PullKind", "PullRecord"),
     "engines.findings": ("Finding",),
-    "engines.host": ("HostFact",),
+    "engines.host.audit": ("AuditEvent",),
+    "engines.host.commands": ("HostCommand",),
+    "engines.host.daemon_log": ("DaemonLogLine",),
+    "engines.host.fact": ("HostFact",),
     "engines.network": ("Network",),
     "engines.volume": ("Volume",),
     "errors": (
