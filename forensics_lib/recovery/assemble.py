@@ -26,6 +26,7 @@ __all__ = ["deleted_containers"]
 _PLACE = re.compile(r"(?:^|/)containers/([0-9a-f]{64})(?:/(.+))?$")
 _MOUNT = re.compile(r"(?:^|/)layerdb/mounts/([0-9a-f]{64})(?:/(mount-id|init-id|parent))?$")
 _LAYER_FILE = re.compile(r"(?:^|/)(overlay2|overlay|vfs/dir|aufs/diff|btrfs/subvolumes)/([0-9a-z]{25,64})/(.+)$")
+_SNAPSHOT_FILE = re.compile(r"(?:^|/)io\.containerd\.snapshotter\.v1\.([a-z-]+)/snapshots/(\d{1,18})/(.+)$")
 _DRIVER = re.compile(r"(?:^|/)image/([^/]+)/layerdb/")
 _CHAIN = re.compile(r"(?:^|/)layerdb/sha256/([0-9a-f]{64})(?:-\d+-removing)?/(cache-id|parent)$")
 _CONFIG = re.compile(r"(?:\.tmp-)?config\.v2\.json\d*|config\.json")
@@ -41,6 +42,7 @@ _MAX_GENERATIONS = 200
 _MAX_LAYERS = 512
 _COMMON = ("bridge", "host", "none")
 _OF_LAYER = ("link", "lower")
+_INIT_FILE = ".dockerenv"
 _FILES = "diff/"
 """Where overlay2 has the files of a layer; other drivers have nothing else in its directory."""
 _NOTHING: dict[str, JsonValue] = {}
@@ -124,6 +126,10 @@ class _Collected:
         if layer := _LAYER_FILE.search(remnant.path):
             files = self.layers.setdefault(layer[2], {})
             name = layer[3] if layer[1].startswith("overlay") else f"{_FILES}{layer[3]}"
+            files[name] = _better(files.get(name), remnant)
+        if snapshot := _SNAPSHOT_FILE.search(remnant.path):
+            files = self.layers.setdefault(snapshot[2], {})
+            name = f"{_FILES}{snapshot[3] if snapshot[1] == 'native' else snapshot[3].removeprefix('fs/')}"
             files[name] = _better(files.get(name), remnant)
         if chain := _CHAIN.search(remnant.path):
             record = self.chains.setdefault(f"sha256:{chain[1]}", {})
@@ -273,6 +279,10 @@ def _find_layers(found: Sequence[RecoveredParts], collected: _Collected, dockers
         if name not in taken
         and (times := [f.modified_ns for p, f in files.items() if p in _OF_LAYER and f.modified_ns])
     }
+    for name, files in collected.layers.items():  # a snapshot of containerd comes right after that of its init layer
+        init = files.get(f"{_FILES}{_INIT_FILE}") if name.isdecimal() else None
+        if init is not None and init.modified_ns and name not in taken and (own := str(int(name) + 1)) not in taken:
+            born[own] = init.modified_ns
     pairs = sorted(
         (time - parts.record.parts.created_ns, index, name)
         for index, parts in enumerate(found)

@@ -199,7 +199,7 @@ class Recovered:
         for removed in self._parts.lower:
             found.append((recovered_tree(removed.files, self._record.config_origin), "/"))
             top = removed.parent
-        if self._docker is None or name not in DRIVERS:
+        if self._docker is None or not (name in DRIVERS or self._docker.is_snapshotter(name)):
             return found
         driver = self._docker.driver(name)
         for layer in self._docker.layer_db(name).chain(top):

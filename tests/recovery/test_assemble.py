@@ -212,6 +212,20 @@ def test_a_writable_layer_told_by_its_time() -> None:
     assert "by the time only" in container.state_note
 
 
+def test_a_snapshot_told_by_the_time_of_its_init_layer() -> None:
+    folder = "var/lib/containerd/io.containerd.snapshotter.v1.overlayfs/snapshots"
+    rows = [
+        remnant(EXITED, f"{FOLDER}/config.v2.json", "config"),
+        remnant(b"", f"{folder}/8/fs/.dockerenv", modified_ns=nanoseconds(1.006)),
+        remnant(b"loot", f"{folder}/9/fs/tmp/loot"),
+        remnant(b"other", f"{folder}/12/fs/tmp/other"),
+    ]
+    container = one(rows)
+    assert container.tree().read("/tmp/loot") == b"loot"
+    assert "/tmp/other" not in container.tree()
+    assert "9 is its writable layer is told by the time only" in container.state_note
+
+
 def test_what_is_not_known_is_said() -> None:
     container = one(carved(EXITED))
     with pytest.raises(UnsupportedFormat, match="which directory"):

@@ -228,20 +228,20 @@ class DockerRoot:
     def layer_db(self, driver: str) -> LayerDb:
         """The layer records of a storage driver."""
         if driver not in self._layer_dbs:
-            db = self.store.layer_db(driver) if self.store is not None and self._is_snapshotter(driver) else None
+            db = self.store.layer_db(driver) if self.store is not None and self.is_snapshotter(driver) else None
             self._layer_dbs[driver] = db or LayerDb(self.reader, self.root, driver)
         return self._layer_dbs[driver]
 
     def driver(self, name: str) -> GraphDriver:
         """The reader of a storage driver's directories."""
         if name not in self._drivers:
-            snapshots = self.store.driver(name) if self.store is not None and self._is_snapshotter(name) else None
+            snapshots = self.store.driver(name) if self.store is not None and self.is_snapshotter(name) else None
             self._drivers[name] = snapshots or driver_of(
                 name, self.reader, self.root, self.layer_db(name), self.real_root
             )
         return self._drivers[name]
 
-    def _is_snapshotter(self, name: str) -> bool:
+    def is_snapshotter(self, name: str) -> bool:
         """Whether a name of a storage driver is that of a snapshotter; some are names of both."""
         return self.store is not None and name in self.store.snapshotters and name not in self.graph_drivers
 
@@ -327,7 +327,7 @@ class _Backend:
         docker, record = self._docker, self._record
         graph_driver: dict[str, object] | None = None
         name = record.parts.storage_driver
-        if docker._is_snapshotter(name) or (name and name not in _GRAPH_DRIVERS):
+        if docker.is_snapshotter(name) or (name and name not in _GRAPH_DRIVERS):
             if not docker.engine.at_least(29):
                 graph_driver = {"Data": None, "Name": record.parts.storage_driver}
         else:
