@@ -342,6 +342,8 @@ class Image:
             answer["Container"] = config.container
         answer |= dict(parts.store_facts)
         optional = {"Variant", "OsVersion"} if parts.legacy or parts.shows_unset else _ONLY_WHEN_SET
+        if parts.without_container or not parts.legacy:
+            optional = optional | {"Created"}
         return {key: value for key, value in answer.items() if value or key not in optional}
 
     def _container_config(self) -> ImageConfig:

@@ -47,13 +47,25 @@ def written_size(driver: GraphDriver, mount: MountRecord, base: Callable[[], Tre
     """
     if isinstance(driver, SnapshotDriver):
         size = driver.snapshotter.usage(mount.mount_id)
-        if size is None:
+        if size is None or _lost_attributes(driver.alone(mount.mount_id), base):
             message = "how many blocks of the disk its files took up does not show in a copy of this file system"
             raise DamagedData(f"container {mount.container_id}: {message}", origin=mount.origin)
         return size
     if driver.name in _COUNTED_AS_STORED:
         return _bytes_of(driver.alone(mount.mount_id).walk())
     return _bytes_of(change.node for change in diff(base(), tree()) if change.node is not None)
+
+
+def _lost_attributes(upper: Tree, base: Callable[[], Tree]) -> bool:
+    """Whether a directory that was copied up lacks the attribute that says so; attributes take up blocks."""
+    lower: Tree | None = None
+    for node in upper.walk():
+        if node.kind is NodeKind.DIR and node.path != "/" and not any(".overlay." in key for key in node.xattrs):
+            lower = lower or base()
+            below = lower._lookup(node.path)
+            if below is not None and below.kind is NodeKind.DIR:
+                return True
+    return False
 
 
 def root_size(layers: LayerDb, mount: MountRecord, written: int) -> int | None:

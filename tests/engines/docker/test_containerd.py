@@ -396,3 +396,12 @@ def test_the_whole_host(name: str) -> None:
         assert [check for check in opened.verify() if not check.ok] == []
         assert {c.name: c.size_rw for c in opened.containers}["web"] == 26624
         assert opened.container(WEB).size_root_fs == 6427648
+
+
+def test_a_copy_without_attributes_does_not_tell_sizes(tmp_path: Path) -> None:
+    with fl.open(unpack(DOCKER_CONTAINERD, tmp_path / "host")) as ev:
+        assert (ev.container("web").size_rw, ev.container("twonets").size_rw) == (None, 1024)
+        messages = [problem.message for problem in ev.problems]
+    assert any("how many blocks of the disk" in message for message in messages)
+    for what in ("extended attributes", "whiteouts", "device nodes", "owners", "times of change"):
+        assert any(f"the copy lost metadata: {what}" in message for message in messages), what
