@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from forensics_lib.errors import ForensicsError, UnsupportedFormat
 from forensics_lib.model import ProblemLog
@@ -10,6 +11,7 @@ from forensics_lib.opening import FileSystem
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.volumes import Superblock, Volume, VolumeKind, find_volumes, read_superblock
 from forensics_lib.trees.base import Tree
+from forensics_lib.trees.sleuthkit import KIT_TYPES
 
 __all__ = ["find_filesystems"]
 
@@ -40,11 +42,18 @@ def find_filesystems(disk: Source, problems: ProblemLog, keys: Sequence[str] = (
         if others and superblock.uuid in mounted:
             continue  # another device of the same file system
         mounted.add(superblock.uuid)
+        _check_size(volume, superblock, problems)
         try:
             found.append(_mount(volume, superblock, [one for one in others if one is not volume.source], problems))
         except ForensicsError as error:
             problems.add(volume.origin, error)
     return found
+
+
+def _check_size(volume: Volume, superblock: Superblock, problems: ProblemLog) -> None:
+    there, size = volume.source.size, superblock.size or 0
+    if size > there and superblock.type not in ("xfs", "btrfs"):  # these tell themselves, or span devices
+        problems.add(volume.origin, f"the file system takes up {size} bytes, only {there} are there")
 
 
 def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], problems: ProblemLog) -> FileSystem:
@@ -68,6 +77,11 @@ def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], pro
         replayed = btrfs.volume.replayed
         state = f"log tree replayed ({replayed} items)" if replayed else "clean"
         return _row(volume, superblock, btrfs, None, state)
+    if superblock.type in KIT_TYPES:
+        from forensics_lib.trees.sleuthkit import KitTree
+
+        kit = KitTree(source, problems, superblock.type)
+        return _row(volume, replace(superblock, label=kit.label or superblock.label), kit, None, "clean")
     raise UnsupportedFormat(f"{_name(volume)} holds {superblock.type}, which is not read")
 
 
