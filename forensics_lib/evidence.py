@@ -323,15 +323,22 @@ class Evidence:
 
     @property
     def deleted_containers(self) -> Table[Container]:
-        """Removed containers, put together again from the remnants, the newest first.
+        """Removed containers, put together again from the remnants, the newest first; then those only journals know.
 
         They answer as those that are there do, as far as anything was recovered; their `state_note` says from what.
         """
         from forensics_lib.engines.container import Container
         from forensics_lib.recovery.assemble import deleted_containers
+        from forensics_lib.recovery.journaled import journaled_containers
 
         def rows() -> Iterator[Container]:
-            yield from deleted_containers(self._found.sightings, self._dockers, self._problems, self._outlet)
+            known = {record.id for docker in self._dockers for record in docker.records}
+            for found in deleted_containers(self._found.sightings, self._dockers, self._problems, self._outlet):
+                known.add(found.id)
+                yield found
+            if self._journals is not None:
+                docker = next(iter(self._dockers), None)
+                yield from journaled_containers(self._journals, known, docker, self._outlet, self._problems)
 
         return Table(Container, rows, name="deleted containers")
 

@@ -63,6 +63,11 @@ class Journals:
         ]
         yield from _distinct(merge(*streams, key=lambda entry: entry.realtime_us))
 
+    def values(self, field: str) -> Iterator[tuple[bytes, int, JournalEntry]]:
+        """(value, number of entries, the first of them) of every value of a field, file after file."""
+        for file in self.files:
+            yield from file.values(field)
+
     def matching(self, fields: Mapping[str, str]) -> Iterator[JournalEntry]:
         """The entries whose fields hold all of some values; all entries when there are none."""
         wanted = [(name, value.encode("utf-8", "surrogateescape")) for name, value in fields.items()]

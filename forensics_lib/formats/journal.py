@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -144,13 +144,21 @@ class JournalFile:
         for offset, listed in self._scanned(accept):
             yield from self._entry(offset, listed)
 
-    def values(self, field: str) -> Iterator[tuple[bytes, int]]:
-        """(value, number of entries) of every value that a field has in the file, as its index tells."""
-        try:
-            for offset, value in self._values(field):
-                yield value, self._data(offset)[5]
-        except (_BadIndex, DamagedData) as error:
-            self._report(f"the index of the field {field} is damaged: {error}", 0)
+    def values(self, field: str) -> Iterator[tuple[bytes, int, JournalEntry]]:
+        """(value, number of entries, the first of them) of every value that a field has in the file."""
+        for value, places in self._places(field):
+            for entry in self._entry(places[0], True):
+                yield value, len(places), entry
+
+    def _places(self, field: str) -> list[tuple[bytes, array[int]]]:
+        """Every value that a field has, with the places of its entries."""
+        if self._is_whole:
+            try:
+                found = [(value, array("Q", self._entries_of(place))) for place, value in self._values(field)]
+                return [(value, places) for value, places in found if places]
+            except (_BadIndex, DamagedData) as error:
+                self._report_index(error)
+        return [(value, places) for _, value, places in self._look_up((field,)) if places]
 
     @cached_property
     def _is_whole(self) -> bool:
@@ -176,7 +184,7 @@ class JournalFile:
                         found.update(self._entries_of(offset))
             return sorted(found)
         except (_BadIndex, DamagedData) as error:
-            self._report(f"the journal's index is damaged, so every object is read: {error}", 0)
+            self._report_index(error)
             return None
 
     @cached_property
@@ -268,14 +276,16 @@ class JournalFile:
 
     def _found(self, accept: Accept) -> list[int]:
         """Places of the entries that have a wanted value, by reading every object."""
-        names = tuple(sorted(accept))
-        if self._last_lookup is None or self._last_lookup[0] != names:
-            self._last_lookup = (names, self._look_up(names))
-        wanted = [places for name, value, places in self._last_lookup[1] if accept[name](value)]
-        return sorted(set().union(*wanted))
+        found = self._look_up(tuple(sorted(accept)))
+        return sorted(set().union(*(places for name, value, places in found if accept[name](value))))
 
-    def _look_up(self, names: Collection[str]) -> list[tuple[str, bytes, array[int]]]:
-        """(name, value, places of its entries) of every value that one of some fields has."""
+    def _look_up(self, names: tuple[str, ...]) -> list[tuple[str, bytes, array[int]]]:
+        """(name, value, places of its entries) of every value that one of some fields has, by reading every object.
+
+        The last answer is kept: the next container's log asks for the same field.
+        """
+        if self._last_lookup is not None and self._last_lookup[0] == names:
+            return self._last_lookup[1]
         values: dict[int, tuple[str, bytes, array[int]]] = {}
         starts = tuple(f"{name}=".encode("ascii", "surrogateescape") for name in names)
         self._read_all(lambda offset: self._note_value(offset, starts, values))
@@ -286,7 +296,8 @@ class JournalFile:
                         values[place][2].append(entry)
             except DamagedData:
                 continue  # told of when it is read
-        return list(values.values())
+        self._last_lookup = (names, list(values.values()))
+        return self._last_lookup[1]
 
     def _note_value(
         self, offset: int, starts: tuple[bytes, ...], values: dict[int, tuple[str, bytes, array[int]]]
@@ -333,7 +344,7 @@ class JournalFile:
                 else:
                     lost += 1
         except (_BadIndex, DamagedData) as error:
-            self._report(f"the journal's index is damaged, so every object is read: {error}", 0)
+            self._report_index(error)
         if lost:
             self._report(f"{lost} entries lie behind the end of the file and are lost", self._source_size)
         return listed
@@ -375,6 +386,9 @@ class JournalFile:
         yield JournalEntry(
             seqnum, realtime, monotonic, boot.hex(), tuple(fields), lost, xor, listed, offset, self.origin
         )
+
+    def _report_index(self, error: Exception) -> None:
+        self._report(f"the journal's index is damaged, so every object is read: {error}", 0)
 
     def _report(self, message: str, offset: int) -> None:
         self._on_problem(DamagedData(message, origin=self.origin, offset=offset))

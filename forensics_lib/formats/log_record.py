@@ -33,6 +33,7 @@ class LogRecord:
 
     Attributes:
         time_ns: when the engine received it, nanoseconds since 1970; pieces of one line share the time of the first.
+            Out of a journal: when the journal received it, each piece on its own.
         stream: ``stdout`` or ``stderr`` (a terminal gives everything as ``stdout``); empty when nothing tells.
         line: what was written, without the newline; a terminal's carriage return is part of it.
         partial: no newline followed: a piece of a longer line, or the end of the output.

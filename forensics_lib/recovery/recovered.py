@@ -11,6 +11,7 @@ from forensics_lib.engines.docker.containers import ContainerRecord
 from forensics_lib.engines.docker.drivers import DRIVERS
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.inspect import inspect_container
+from forensics_lib.engines.docker.journald import JournalLog
 from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.docker.version import Engine, engine_of
 from forensics_lib.engines.findings import Finding, findings_of
@@ -96,13 +97,20 @@ class Recovered:
         docker: the data root it belonged to; None when that is gone.
         outlet: the way for copies out of the evidence; None when there is none.
         problems: gets what cannot be read.
+        journal: its log in the journals of the evidence; by default in those of the data root.
     """
 
     def __init__(
-        self, parts: RecoveredParts, docker: DockerRoot | None, outlet: Outlet | None, problems: ProblemLog
+        self,
+        parts: RecoveredParts,
+        docker: DockerRoot | None,
+        outlet: Outlet | None,
+        problems: ProblemLog,
+        journal: JournalLog | None = None,
     ) -> None:
         """Nothing is read yet."""
         self._parts = parts
+        self._journal = journal or (docker.journal_log(parts.record.id) if docker is not None else None)
         self._record = parts.record
         self._docker = docker
         self._outlet = outlet
@@ -166,7 +174,7 @@ class Recovered:
             "",
             self._problems,
             _LIMITS,
-            self._docker.journal_log(record.id) if self._docker is not None else None,
+            self._journal,
         )
         if self._parts.fragments:
             return filter_logs(merged(named, self._parts.fragments, self._problems), pattern, since, until)

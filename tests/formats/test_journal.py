@@ -85,15 +85,19 @@ def test_one_file_answers_several_questions() -> None:
 @pytest.mark.parametrize("form", FORMS)
 def test_the_values_of_a_field(form: str) -> None:
     file, problems = open_journal(journal(form))
-    assert sorted(file.values("_COMM")) == [
+    assert sorted((value, count) for value, count, _ in file.values("_COMM")) == [
         (b"containerd", 1),
         (b"cron", 1),
         (b"dockerd", 60),
         (b"sudo", 1),
         (b"systemd", 1),
     ]
-    assert list(file.values("SAME")) == [(b"two", 1), (b"one", 1)]
+    assert [(value, entry.seqnum) for value, _, entry in file.values("SAME")] == [(b"two", 12), (b"one", 12)]
     assert list(file.values("NONE")) == []
+    online, _ = open_journal(changed(journal(form), STATE, b"\1"))
+    assert sorted(online.values("_COMM"), key=lambda one: one[0]) == sorted(
+        file.values("_COMM"), key=lambda one: one[0]
+    )
     assert problems == []
 
 

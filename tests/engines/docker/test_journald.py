@@ -95,6 +95,13 @@ def test_the_journal_of_a_removed_container(evidence: fl.Evidence) -> None:
     (entry,) = evidence.journal(CONTAINER_NAME="gone")
     assert entry.text("MESSAGE") == "removed, and still in the journal"
     assert entry.time is not None
+    (container,) = evidence.deleted_containers
+    assert (container.name, container.image, container.state) == ("gone", "lab/base:1", "unknown")
+    note = "no record of it is left: only the journal tells of it, in 1 entry, the first of"
+    assert container.state_note == f"{note} {entry.time:%Y-%m-%d %H:%M:%S} UTC"
+    assert [record.text for record in container.logs()] == ["removed, and still in the journal"]
+    assert container.inspect()["Name"] == "/gone"
+    assert container.origin == entry.origin
     empty = evidence.journal(CONTAINER_NAME="plain", MESSAGE="")
     assert len(empty) == 2
 
@@ -131,6 +138,17 @@ def test_docker_28(tmp_path: Path) -> None:
         assert {record.attrs for record in records} == {(("COM_ACME_TEAM", "shop"),)}
         assert len(records) == 59
         assert problems == []
+
+
+def test_a_journal_without_any_data_root_tells_of_containers(tmp_path: Path) -> None:
+    write(tmp_path, "var/log/journal/m/system.journal", journal("compact-keyed-zstd"))
+    write(tmp_path, "var/log/journal/m/system@1.journal~", journal("wide-keyed-lz4"))
+    with fl.open(tmp_path) as ev:
+        assert len(ev.containers) == 0
+        (container,) = ev.deleted_containers
+        assert (container.name, container.id, container.image) == ("shop", CONTAINER, "acme/shop:2")
+        assert len(container.logs()) == 59
+        assert list(ev.problems) == []
 
 
 def test_an_entry_that_lies_in_two_files_comes_once(tmp_path: Path) -> None:
