@@ -9,13 +9,13 @@ Format: XFS Algorithms & Data Structures (kernel.org), "Directories".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.xfs import XfsGeometry
 
-__all__ = ["DirBlock", "Name", "dir_block", "names_in_block", "names_in_inode"]
+__all__ = ["DirBlock", "Name", "dir_block", "names_in_block", "names_in_inode", "names_left_in_inode"]
 
 _HEADERS = {b"XD2B": 16, b"XD2D": 16, b"XDB3": 64, b"XDD3": 64}
 _UNUSED = b"\xff\xff"
@@ -38,6 +38,11 @@ class Name(NamedTuple):
     inode: int
     kind: int
     deleted: bool
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether a file system can have such a name."""
+        return b"\0" not in self.name and b"/" not in self.name and self.kind <= _MAX_KIND and self.inode > 0
 
 
 class DirBlock(NamedTuple):
@@ -91,12 +96,11 @@ def names_in_block(data: bytes, start: int, end: int, *, has_ftype: bool) -> Ite
         tag = int.from_bytes(data[after - 2 : after], "big")
         if tag != at and not (at < unused_end and tag == unused):
             continue
-        name = data[at + 9 : at + 9 + length]
-        kind = data[at + 9 + length] if has_ftype else 0
         number = int.from_bytes(data[at + 4 if is_unused else at : at + 8], "big")
-        if b"\0" in name or b"/" in name or kind > _MAX_KIND or not number:
-            continue
-        yield Name(name, number, kind, is_unused or at < unused_end)
+        kind = data[at + 9 + length] if has_ftype else 0
+        name = Name(data[at + 9 : at + 9 + length], number, kind, is_unused or at < unused_end)
+        if name.is_possible:
+            yield name
 
 
 def names_in_inode(data: bytes, *, has_ftype: bool) -> tuple[int, list[Name]]:
@@ -115,13 +119,44 @@ def names_in_inode(data: bytes, *, has_ftype: bool) -> tuple[int, list[Name]]:
     parent = int.from_bytes(data[2:at], "big")
     found = []
     for _ in range(count):
-        length = data[at] if at < len(data) else 0
-        end = at + 3 + length + has_ftype + size
-        if not length or end > len(data):
+        name, at = _short_entry(data, at, size, has_ftype=has_ftype, deleted=False)
+        if name is None:
             raise DamagedData("the names of a directory do not end inside its inode")
-        name = data[at + 3 : at + 3 + length]
-        found.append(
-            Name(name, int.from_bytes(data[end - size : end], "big"), data[at + 3 + length] if has_ftype else 0, False)
-        )
-        at = end
+        found.append(name)
     return parent, found
+
+
+def names_left_in_inode(data: bytes, known: Callable[[int], bool], *, has_ftype: bool) -> list[Name]:
+    """Names that a directory had in its inode, behind those that it has: those after a name move up when it goes.
+
+    Args:
+        data: the data fork.
+        known: whether an inode of a number can be meant; bytes that happen to look like an entry fail here.
+        has_ftype: whether a file type follows each name.
+    """
+    count, wide = data[:2] if len(data) > 1 else (0, 0)
+    size = 8 if wide else 4
+    at = 2 + size
+    for _ in range(count):
+        name, at = _short_entry(data, at, size, has_ftype=has_ftype, deleted=False)
+        if name is None:
+            return []
+    found = []
+    while at + 4 + size < len(data):
+        name, end = _short_entry(data, at, size, has_ftype=has_ftype, deleted=True)
+        if name is None or not name.is_possible or not known(name.inode):
+            at += 1
+            continue
+        found.append(name)
+        at = end
+    return found
+
+
+def _short_entry(data: bytes, at: int, size: int, *, has_ftype: bool, deleted: bool) -> tuple[Name | None, int]:
+    """The entry of a directory in its inode, and where it ends; None when it does not end inside."""
+    length = data[at] if at < len(data) else 0
+    end = at + 3 + length + has_ftype + size
+    if not length or end > len(data):
+        return None, at
+    kind = data[at + 3 + length] if has_ftype else 0
+    return Name(data[at + 3 : at + 3 + length], int.from_bytes(data[end - size : end], "big"), kind, deleted), end

@@ -26,6 +26,7 @@ _MAX_RUNS = 1 << 22
 _COMPARED = 8
 _STOOD_NS = 5 * 10**9
 """How long content has to stand before what is added to it makes it an earlier state worth a row."""
+_MAX_FORMER = 1 << 20
 _OWNER_AT = 56
 _NEVER = bytes(4)
 
@@ -101,6 +102,7 @@ class Lives:
 
     Attributes:
         directories: numbers of the directories that live.
+        former: data forks of freed inodes that can have been directories, by number.
     """
 
     def __init__(self, geometry: XfsGeometry, past: Past, remains: Remains, problems: ProblemLog) -> None:
@@ -113,6 +115,7 @@ class Lives:
         self._runs_left = _MAX_RUNS
         self._lives: dict[int, list[Life]] = {}
         self.directories: list[int] = []
+        self.former: dict[int, bytes] = {}
         self._collect_present()
         for inode in remains.inodes:
             sequence = past.sequence_of(inode.lsn)
@@ -190,6 +193,9 @@ class Lives:
                     wanted = data[at + 16 : at + 20] == _NEVER and data[at + 4] > 1  # deleted, but open
                 else:
                     wanted = data[at + 48 : at + 56] != bytes(8)  # it was in use once
+            fork = at + self._fork_at
+            if not mode and any(data[fork + 2 : fork + 6]) and len(self.former) < _MAX_FORMER:
+                self.former[number] = data[fork : at + size]
             if wanted:
                 self._past.remember(number, Version(NOW, NOW, offset + at, data[at : at + size]))
 

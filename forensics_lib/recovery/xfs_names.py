@@ -14,7 +14,7 @@ from forensics_lib.formats.run import Run
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_dir import read_directory
 from forensics_lib.formats.xfs_dir_remains import Name as DirName
-from forensics_lib.formats.xfs_dir_remains import dir_block, names_in_block
+from forensics_lib.formats.xfs_dir_remains import dir_block, names_in_block, names_in_inode, names_left_in_inode
 from forensics_lib.formats.xfs_fork import fork_extents
 from forensics_lib.formats.xfs_inode import ForkFormat, InodeTable
 from forensics_lib.recovery.xfs_lives import Life, Lives
@@ -114,6 +114,13 @@ class Names:
                     self._note(DirName(entry[0], entry[1], 0, deleted=False), number, NOW, _IN_LOG)
             for data in self._dir_data(number):
                 self._read_block(data, number, NOW)
+            self._read_inode(number)
+        for number, fork in self._lives.former.items():
+            self._read_former(fork, number, NOW)
+        for inode in self._remains.inodes:
+            if inode.data[2] & 0xF0 == 0x40 and inode.data[5] == ForkFormat.LOCAL:
+                fork = inode.data[176 if self._geometry.version == 5 else 100 :]
+                self._read_former(fork, inode.number, self._past.sequence_of(inode.lsn) if inode.lsn else NOW)
         for at, header in self._remains.directories:
             try:
                 data = self._geometry.source.read_at(at, self._geometry.dir_block_size)
@@ -128,6 +135,33 @@ class Names:
     def _read_block(self, data: bytes, owner: int, sequence: int) -> None:
         for name in names_in_block(data, 0, len(data), has_ftype=self._geometry.has_ftype):
             self._note(name, owner, sequence, _LEFT_OVER)
+
+    def _read_inode(self, number: int) -> None:
+        """What a living directory in its inode has left of names that were taken out."""
+        try:
+            inode = self._table.inode(number)
+        except DamagedData:
+            return
+        if inode.format == ForkFormat.LOCAL:
+            self._read_fork(inode.data_fork, number, NOW)
+
+    def _read_fork(self, fork: bytes, owner: int, sequence: int) -> None:
+        known = lambda number: bool(self._lives.of(number))  # noqa: E731
+        for name in names_left_in_inode(fork, known, has_ftype=self._geometry.has_ftype):
+            self._note(name, owner, sequence, _LEFT_OVER)
+
+    def _read_former(self, fork: bytes, owner: int, sequence: int) -> None:
+        """The names that a directory had in its inode, which keeps them when it is freed."""
+        try:
+            parent, names = names_in_inode(fork, has_ftype=self._geometry.has_ftype)
+            self._geometry.inode_offset(parent)
+        except DamagedData:
+            return
+        if parent and all(name.is_possible for name in names):
+            self._note(DirName(b"..", parent, 2, deleted=False), owner, sequence, _LEFT_OVER)
+            for name in names:
+                self._note(name._replace(deleted=True), owner, sequence, _LEFT_OVER)
+            self._read_fork(fork, owner, sequence)
 
     def _read_known(self) -> None:
         """Blocks of deleted directories that lie where they lay, and do not tell themselves whose they are."""

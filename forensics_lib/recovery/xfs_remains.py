@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from forensics_lib.errors import DamagedData
@@ -13,6 +14,7 @@ from forensics_lib.model import Progress
 __all__ = ["FreedInode", "Remains"]
 
 _WINDOW = 4 << 20
+_FIRST = re.compile(rb"[IX]")  # of an inode and of a directory's block
 _CHECKSUM_AT, _LSN_AT, _NUMBER_AT, _UUID_AT = 100, 112, 152, 160
 _TYPES = (0x1000, 0x2000, 0x4000, 0x6000, 0x8000, 0xA000, 0xC000)
 _MAX_FOUND = 1 << 20
@@ -59,19 +61,19 @@ class Remains:
             progress: called with the bytes of the file system that were passed.
         """
         remains = cls()
-        magics = (b"XDB3", b"XDD3") if geometry.version == 5 else (b"XD2B", b"XD2D")
         for offset, length in free:
             for start in range(offset, offset + length, _WINDOW):
                 try:
                     data = geometry.source.read_at(start, min(_WINDOW, offset + length - start))
                 except DamagedData:
                     continue
-                for at in _places(data, b"IN", geometry.inode_size):
-                    inode = _inode(geometry, start + at, data[at : at + geometry.inode_size])
-                    if inode is not None:
-                        remains._keep(inode)
-                for magic in magics:
-                    for at in _places(data, magic, geometry.block_size):
+                for match in _FIRST.finditer(data[:: geometry.inode_size]):  # of all inodes in one go
+                    at = match.start() * geometry.inode_size
+                    if data.startswith(b"IN", at):
+                        inode = _inode(geometry, start + at, data[at : at + geometry.inode_size])
+                        if inode is not None:
+                            remains._keep(inode)
+                    elif at % geometry.block_size == 0:
                         header = dir_block(geometry, data[at : at + geometry.block_size])
                         if header is not None:
                             remains._keep((start + at, header))
@@ -86,15 +88,6 @@ class Remains:
             self.inodes.append(found)
         else:
             self.directories.append(found)
-
-
-def _places(data: bytes, magic: bytes, step: int) -> Iterator[int]:
-    """Where something starts, counted in steps."""
-    at = data.find(magic)
-    while at >= 0:
-        if at % step == 0:
-            yield at
-        at = data.find(magic, at + 1)
 
 
 def _inode(geometry: XfsGeometry, offset: int, data: bytes) -> FreedInode | None:
