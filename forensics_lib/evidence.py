@@ -346,10 +346,11 @@ class Evidence:
     def _found(self) -> Found:
         from forensics_lib.recovery.find import Found, find_remnants
 
-        disks = [one.tree for one in self._opened.filesystems] if self._opened.disk is not None else []
+        trees = [one.tree for one in self._opened.filesystems]
+        disks = trees if self._opened.disk is not None else []
         found = Found([], [])
         try:
-            find_remnants(self._store, disks, self._dockers, self._problems, self._progress, found)
+            find_remnants(self._store, trees, disks, self._dockers, self._problems, self._progress, found)
         except BaseException:
             message = "the search for what was deleted was broken off; what was found before is kept"
             self.__dict__["_found"] = found

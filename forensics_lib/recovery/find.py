@@ -20,6 +20,7 @@ from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.remnant import Remnant
+from forensics_lib.recovery.sqlite import sqlite_remnants
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.btrfs import BtrfsTree
 from forensics_lib.trees.ext import ExtTree
@@ -42,6 +43,7 @@ class Found(NamedTuple):
 
 def find_remnants(
     store: ImageStore,
+    trees: Sequence[Tree],
     disks: Sequence[Tree],
     dockers: Sequence[DockerRoot],
     problems: ProblemLog,
@@ -52,6 +54,7 @@ def find_remnants(
 
     Args:
         store: image evidence.
+        trees: everything that can be walked, in which databases of engines may lie.
         disks: file systems whose blocks are there; a kind in which deleted files are not looked for is a problem.
         dockers: the data roots.
         problems: gets what could not be read or searched.
@@ -65,6 +68,7 @@ def find_remnants(
         for find in (orphans, store_remnants, database_remnants):
             found.sightings.extend(find(docker))
     found.remnants.extend(found.sightings)
+    found.remnants.extend(sqlite_remnants(trees, problems))
     digests = {image.id for docker in dockers for image in docker.images}
     for tree in disks:
         described: list[Remnant] = []

@@ -1,0 +1,241 @@
+"""Deleted and older rows of the engines' SQLite databases: Podman's ``db.sql``, and ``state.db`` of kine (k3s).
+
+Podman keeps containers with their runtime specification, pods, volumes and exit codes; the exit code of a container
+outlives it for some minutes or longer. kine keeps keys of Kubernetes, all versions of each until it tidies up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from forensics_lib.errors import ForensicsError
+from forensics_lib.formats.jsondoc import JsonObject, parse_object
+from forensics_lib.formats.sqlite import Row, Sqlite, SqliteTable
+from forensics_lib.formats.sqlite_record import Value
+from forensics_lib.formats.sqlite_stale import Stale, stale_rows
+from forensics_lib.model import Origin, ProblemLog, utc_from_ns
+from forensics_lib.recovery.forms import CONTAINER_ID
+from forensics_lib.recovery.remnant import Confidence, Remnant
+from forensics_lib.sources.base import BytesSource
+from forensics_lib.trees.base import Node, NodeKind, Tree, join
+
+__all__ = ["sqlite_remnants"]
+
+_PODMAN = ("libpod/db.sql", "db.sql")
+_HOSTS = ("var/lib/containers/storage", "run/containers/storage", "root/.local/share/containers/storage", "storage")
+_IN_HOME = ".local/share/containers/storage"
+_KINE = ("var/lib/rancher/k3s/server/db/state.db", "server/db/state.db", "db/state.db", "state.db")
+_MAX_HOMES = 10_000
+_MAX_TEXT = 200
+_MAX_SECONDS = 1 << 33
+_EXITS, _CONTAINERS = "ContainerExitCode", "ContainerConfig"
+
+
+def sqlite_remnants(trees: Iterable[Tree], problems: ProblemLog) -> Iterator[Remnant]:
+    """What the databases in some trees no longer show, database by database.
+
+    Args:
+        trees: file systems of hosts, or copies of a storage folder.
+        problems: gets databases that cannot be read.
+    """
+    for tree in trees:
+        for path in _paths(tree):
+            node = tree.node(path)
+            if node.kind is not NodeKind.FILE or not node.size:
+                continue
+            try:
+                log = tree.node(f"{path}-wal") if f"{path}-wal" in tree else None
+                database = Sqlite(node.source(), log.source() if log is not None and log.size else None)
+                yield from _rows(_Database(node, database))
+                for fault in database.faults:
+                    problems.add(node.origin.to(path.lstrip("/")), fault)
+            except ForensicsError as error:
+                problems.add(node.origin.to(path.lstrip("/")), error)
+
+
+def _paths(tree: Tree) -> Iterator[str]:
+    """Where such databases lie."""
+    homes = [""]
+    try:
+        children = tree.children("/home") if "/home" in tree else ()
+        homes += [join(node.path, _IN_HOME) for _, node in zip(range(_MAX_HOMES), children, strict=False)]
+    except ForensicsError:
+        pass
+    folders = ["", *(f"/{name}" for name in _HOSTS), *homes[1:]]
+    places = [f"{folder}/{name}" for folder in folders for name in _PODMAN] + [f"/{name}" for name in _KINE]
+    for place in dict.fromkeys(places):
+        if place in tree:
+            yield place
+
+
+@dataclass(frozen=True, slots=True)
+class _Database:
+    """One database and where it lies."""
+
+    node: Node
+    database: Sqlite
+
+    def remnant(
+        self,
+        kind: str,
+        detail: str,
+        method: str,
+        origin: Origin,
+        content: bytes | None,
+        *,
+        container_id: str = "",
+        confidence: Confidence = Confidence.INTACT,
+        complete: bool = True,
+    ) -> Remnant:
+        """A row as a remnant."""
+        source = None if content is None else BytesSource(content, origin)
+        return Remnant(
+            kind=kind,
+            path=self.node.path,
+            container_id=container_id if CONTAINER_ID.fullmatch(container_id) else "",
+            image_id="",
+            method=method,
+            confidence=confidence if source is not None else Confidence.METADATA_ONLY,
+            complete=complete and source is not None,
+            size=None if source is None else source.size,
+            origin=origin,
+            detail=detail,
+            content=source,
+        )
+
+
+def _rows(found: _Database) -> Iterator[Remnant]:
+    yield from _still_there(found)
+    for stale in stale_rows(found.database):
+        table, row = stale.table, stale.row
+        named = _named(table, row)
+        value = named.get("value" if table.name == "kine" else "JSON")
+        content = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else None
+        describe = _DESCRIBED.get(table.name, _other)
+        kind, words = describe(named, _parsed(content))
+        words = words if table.name in _DESCRIBED else f"row of the table {table.name}: {words}"
+        what = f"older version of {words}" if stale.older else f"deleted {words}"
+        where = ", in a frame of the log" if stale.state is Stale.FRAME else ""
+        detail = f"{what}, page {row.page}{where}" + ("" if row.complete else "; its end was overwritten")
+        valid = _is_valid(table, content)
+        sure = Confidence.VERIFIED if stale.checked and row.complete else Confidence.INTACT
+        yield found.remnant(
+            kind,
+            detail,
+            stale.state.value,
+            stale.origin,
+            content,
+            container_id=str(named.get("ContainerID") or (named.get("ID") if table.name != "PodConfig" else "") or ""),
+            confidence=sure if row.complete and valid else Confidence.CARVED,
+            complete=row.complete and valid,
+        )
+
+
+def _still_there(found: _Database) -> Iterator[Remnant]:
+    """Rows that tell of something deleted although they are there."""
+    tables = {table.name: table for table in found.database.tables}
+    method, size = "SQLite row", found.database.page_size
+    if _EXITS in tables and _CONTAINERS in tables:
+        known = {row.values[0] for row in found.database.rows(tables[_CONTAINERS]) if row.values}
+        for row in found.database.rows(tables[_EXITS]):
+            if len(row.values) == 3 and row.values[0] not in known:
+                detail = f"{_exit(_named(tables[_EXITS], row), JsonObject({}))[1]}; the container was removed"
+                origin = found.database.origin.to(f"page {row.page}", (row.page - 1) * size + row.offset)
+                yield found.remnant("container", detail, method, origin, None, container_id=str(row.values[0]))
+    if "kine" in tables:
+        yield from _versions(found, tables["kine"], method)
+
+
+def _versions(found: _Database, table: SqliteTable, method: str) -> Iterator[Remnant]:
+    """Versions of keys that are not their newest, and the last ones of deleted keys."""
+    newest: dict[Value, tuple[int, Value]] = {}
+    for row in found.database.rows(table):
+        named = _named(table, row)
+        if (row.number or 0) > newest.get(named.get("name"), (0, 0))[0]:
+            newest[named.get("name")] = (row.number or 0, named.get("deleted"))
+    for row in found.database.rows(table):
+        named = _named(table, row)
+        last, is_deleted = newest.get(named.get("name"), (0, 0))
+        value = named.get("value")
+        if (row.number == last and not is_deleted) or not isinstance(value, bytes | str) or not value:
+            continue
+        what = "deleted" if is_deleted else "older version of"
+        origin = found.database.origin.to(f"page {row.page}", (row.page - 1) * found.database.page_size + row.offset)
+        content = value.encode() if isinstance(value, str) else value
+        yield found.remnant(
+            "record",
+            f"{what} key {_text(named.get('name'))}, page {row.page}",
+            method,
+            origin,
+            content,
+            complete=row.complete,
+        )
+
+
+def _named(table: SqliteTable, row: Row) -> dict[str, Value]:
+    named = {column.name: value for column, value in zip(table.columns, row.values, strict=False)}
+    return named | {column.name: row.number for column in table.columns if column.is_rowid}
+
+
+def _parsed(content: bytes | None) -> JsonObject:
+    try:
+        return parse_object(content or b"", Origin("row"))
+    except ForensicsError:
+        return JsonObject({})
+
+
+def _is_valid(table: SqliteTable, content: bytes | None) -> bool:
+    """Whether a document is one, in tables that hold documents."""
+    return content is None or table.columns[-1].name != "JSON" or bool(_parsed(content).raw)
+
+
+def _text(value: Value) -> str:
+    return str(value if value is not None else "?")[:_MAX_TEXT]
+
+
+def _container(named: dict[str, Value], document: JsonObject) -> tuple[str, str]:
+    words = " ".join(document.object("spec").object("process").texts("args"))[:_MAX_TEXT]
+    image = document.text("rootfsImageName")
+    return "config", f"container {_text(named.get('Name'))}{f' of {image}' if image else ''}: {words}"
+
+
+def _state(named: dict[str, Value], document: JsonObject) -> tuple[str, str]:
+    started, finished = document.text("startedTime"), document.text("finishedTime")
+    times = f", started {started}, finished {finished}" if started else ""
+    return "record", f"state {_text(named.get('State'))} of container {_text(named.get('ID'))[:12]}{times}"
+
+
+def _volume(named: dict[str, Value], document: JsonObject) -> tuple[str, str]:
+    return "volume", f"volume {_text(named.get('Name'))}, driver {document.text('driver') or 'unknown'}"
+
+
+def _pod(named: dict[str, Value], document: JsonObject) -> tuple[str, str]:
+    return "record", f"pod {_text(named.get('Name'))}"
+
+
+def _exit(named: dict[str, Value], document: JsonObject) -> tuple[str, str]:
+    time = named.get("Timestamp")
+    when = utc_from_ns(time * 10**9) if isinstance(time, int) and abs(time) < _MAX_SECONDS else None
+    at = f" at {when.isoformat()}" if when is not None else ""
+    return "record", f"container {_text(named.get('ID'))[:12]} exited with {_text(named.get('ExitCode'))}{at}"
+
+
+def _other(named: dict[str, Value], document: JsonObject) -> tuple[str, str]:
+    words = ", ".join(f"{name} {_text(value)}" for name, value in named.items() if not isinstance(value, bytes))
+    return "record", words[:_MAX_TEXT]
+
+
+def _key(named: dict[str, Value], document: JsonObject) -> tuple[str, str]:
+    return "record", f"key {_text(named.get('name'))}"
+
+
+_Describe = Callable[[dict[str, Value], JsonObject], tuple[str, str]]
+_DESCRIBED: dict[str, _Describe] = {
+    _CONTAINERS: _container,
+    "ContainerState": _state,
+    "VolumeConfig": _volume,
+    "PodConfig": _pod,
+    _EXITS: _exit,
+    "kine": _key,
+}
