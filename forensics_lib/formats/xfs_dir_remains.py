@@ -141,14 +141,18 @@ def names_left_in_inode(data: bytes, known: Callable[[int], bool], *, has_ftype:
         name, at = _short_entry(data, at, size, has_ftype=has_ftype, deleted=False)
         if name is None:
             return []
-    found = []
+    found: list[Name] = []
+    found_end = 0
     while at + 4 + size < len(data):
         name, end = _short_entry(data, at, size, has_ftype=has_ftype, deleted=True)
-        if name is None or not name.is_possible or not known(name.inode):
-            at += 1
-            continue
-        found.append(name)
-        at = end
+        at += 1
+        if name is not None and name.is_possible and known(name.inode):
+            if end == found_end:  # what was taken for the start of an entry is the end of the one before
+                found.pop()
+            elif at <= found_end:
+                continue
+            found.append(name)
+            found_end = end
     return found
 
 
