@@ -410,6 +410,8 @@ class Evidence:
             from forensics_lib.analysis.media import verify_media
 
             yield from verify_media(self._opened.disk)
+        if self._journals is not None:
+            yield from self._journals.verify()
         if self._dockers:
             from forensics_lib.engines.docker.verify import verify_root
 

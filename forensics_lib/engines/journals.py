@@ -10,7 +10,8 @@ from heapq import merge
 from forensics_lib.engines.host.files import place_of
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.journal import Accept, JournalEntry, JournalFile
-from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.formats.journal_check import check_hashes
+from forensics_lib.model import Check, Origin, ProblemLog
 from forensics_lib.trees.base import Node, NodeKind
 from forensics_lib.trees.documents import DocumentReader
 
@@ -21,6 +22,7 @@ _FOLDERS = ("/var/log/journal", "/run/log/journal", "/log/journal", "/journal")
 
 _SUFFIXES = (".journal", ".journal~")
 _REMEMBERED = 65_536
+_SHOWN = 1000
 
 
 class Journals:
@@ -67,6 +69,28 @@ class Journals:
         """(value, number of entries, the first of them) of every value of a field, file after file."""
         for file in self.files:
             yield from file.values(field)
+
+    def verify(self) -> Iterator[Check]:
+        """The hashes of all values and entries, computed again: a row for each file, and one for each that is wrong.
+
+        Values longer than 1 MiB are left out, and with them their entries.
+        """
+        for file in self.files:
+            right = total = shown = 0
+            name = file.origin.label.rpartition("/")[2]
+            try:
+                for one in check_hashes(file):
+                    total += not one.left_out
+                    right += one.computed == one.stored
+                    if not one.left_out and one.computed != one.stored and shown < _SHOWN:
+                        shown += 1
+                        subject = f"journal {name}, {one.what}{one.name and ' '}{one.name} hash"
+                        actual = "unreadable" if one.computed is None else f"{one.computed:016x}"
+                        origin = file.origin.to(one.what, one.offset)
+                        yield Check(subject, f"{one.stored:016x}", actual, False, origin)
+            except ForensicsError as error:
+                self._hosts[0].problems.add(file.origin, error)
+            yield Check(f"journal {name}, hashes", str(total), str(right), right == total, file.origin)
 
     def matching(self, fields: Mapping[str, str]) -> Iterator[JournalEntry]:
         """The entries whose fields hold all of some values; all entries when there are none."""

@@ -19,6 +19,7 @@ from itertools import groupby
 
 from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.formats.journal_header import LONGEST_HEADER, JournalHeader, decode_header
+from forensics_lib.formats.journal_index import LONGEST_LOOKED_FOR, BadIndex, JournalIndex
 from forensics_lib.formats.journal_objects import LARGEST_VALUE, JournalObjects, ObjectKind
 from forensics_lib.formats.log_record import OnProblem
 from forensics_lib.model import Origin, utc_from_ns
@@ -29,18 +30,10 @@ __all__ = ["Accept", "JournalEntry", "JournalFile"]
 Accept = Mapping[str, Callable[[bytes], object]]
 """Which entries are wanted: those with a field of that name whose value the function accepts."""
 
-_DATA = struct.Struct("<16xQQQQQQ")  # hash, next with that hash, next of that field, first entry, array, number
-_FIELD = struct.Struct("<24xQQ")  # next with that hash, first data
 _ENTRY = struct.Struct("<16xQQQ16sQ")  # number, realtime, monotonic, boot, hash
 _PAIR = struct.Struct("<QQ")
-_MATCHED = 4096
 _LARGEST_ENTRY = 4 * LARGEST_VALUE
 _MAX_ITEMS = 65_536
-_MAX_TABLE = 1 << 20
-
-
-class _BadIndex(Exception):
-    """The file's index contradicts itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +99,7 @@ class JournalFile:
 
     Attributes:
         header: what the file says of itself.
+        objects: its objects.
         origin: the file.
     """
 
@@ -123,7 +117,8 @@ class JournalFile:
         """
         self.origin = origin
         self.header: JournalHeader = decode_header(source.read_some(0, LONGEST_HEADER), origin)
-        self._objects = JournalObjects(source, self.header.header_size, compact=self.header.compact)
+        self.objects = JournalObjects(source, self.header.header_size, compact=self.header.compact)
+        self._index = JournalIndex(self.objects, self.header)
         self._on_problem = on_problem
         self._place = struct.Struct("<I" if self.header.compact else "<Q")
         self._item_size = 4 if self.header.compact else 16
@@ -154,9 +149,11 @@ class JournalFile:
         """Every value that a field has, with the places of its entries."""
         if self._is_whole:
             try:
-                found = [(value, array("Q", self._entries_of(place))) for place, value in self._values(field)]
+                found = [
+                    (value, array("Q", self._index.entries_of(place))) for place, value in self._index.values(field)
+                ]
                 return [(value, places) for value, places in found if places]
-            except (_BadIndex, DamagedData) as error:
+            except (BadIndex, DamagedData) as error:
                 self._report_index(error)
         return [(value, places) for _, value, places in self._look_up((field,)) if places]
 
@@ -179,91 +176,24 @@ class JournalFile:
                 return self._all_listed
             found: set[int] = set()
             for name, accepts in accept.items():
-                for offset, value in self._values(name):
+                for offset, value in self._index.values(name):
                     if accepts(value):
-                        found.update(self._entries_of(offset))
+                        found.update(self._index.entries_of(offset))
             return sorted(found)
-        except (_BadIndex, DamagedData) as error:
+        except (BadIndex, DamagedData) as error:
             self._report_index(error)
             return None
 
     @cached_property
     def _all_listed(self) -> array[int]:
-        found = array("Q", self._array(self.header.entry_array_offset))
+        found = array("Q", self._index.entries())
         if len(found) != self.header.entries:
-            raise _BadIndex(f"it names {len(found)} entries, the header counts {self.header.entries}")
+            raise BadIndex(f"it names {len(found)} entries, the header counts {self.header.entries}")
         return found
-
-    def _values(self, field: str) -> Iterator[tuple[int, bytes]]:
-        """(place, value) of the data objects of a field."""
-        start = f"{field}=".encode("ascii", "surrogateescape")
-        offset, before = self._field(field.encode("ascii", "surrogateescape")), self._objects.size
-        while offset:
-            if offset >= before:  # every new one is put in front of the older ones
-                raise _BadIndex(f"the values of {field} are not in order")
-            try:
-                payload = self._objects.payload(offset, _MATCHED)
-                if not payload.startswith(start):
-                    raise _BadIndex(f"a value of {field} is none")
-                yield offset, payload[len(start) :]
-            except LimitExceeded:
-                pass  # longer than anything that is looked for
-            before, offset = offset, self._data(offset)[2]
-
-    def _field(self, name: bytes) -> int:
-        """Place of the newest data object of a field; 0 when the file has no such field."""
-        table, size = self.header.field_table_offset, self.header.field_table_size
-        if size % _PAIR.size or size > _MAX_TABLE:
-            raise _BadIndex(f"a table of {size} bytes")
-        for head, _ in _PAIR.iter_unpack(self._objects.read(table, size)):
-            offset, before = head, 0
-            while offset:
-                if offset <= before:
-                    raise _BadIndex("the fields are not in order")
-                _, length = self._objects.head(offset, ObjectKind.FIELD)
-                following, data = _FIELD.unpack(self._objects.read(offset, _FIELD.size))
-                if length - 40 == len(name) and self._objects.read(offset + 40, len(name)) == name:
-                    return int(data)
-                before, offset = offset, following
-        return 0
-
-    def _data(self, offset: int) -> tuple[int, ...]:
-        self._objects.head(offset, ObjectKind.DATA)
-        return _DATA.unpack(self._objects.read(offset, _DATA.size))
-
-    def _entries_of(self, data: int) -> Iterator[int]:
-        """Places of the entries that have a value."""
-        _, _, _, first, more, number = self._data(data)
-        count = 0
-        for offset in (*((first,) if first else ()), *self._array(more)):
-            count += 1
-            yield offset
-        if count != number:
-            raise _BadIndex(f"it names {count} entries for a value that is said to be in {number}")
-
-    def _array(self, offset: int) -> Iterator[int]:
-        """Places of entries in a chain of arrays, ascending as they were written."""
-        before = last = 0
-        while offset:
-            if offset <= before:
-                raise _BadIndex("its arrays are not in order")
-            _, size = self._objects.head(offset, ObjectKind.ENTRY_ARRAY)
-            start, end = offset + 24, offset + size - size % self._place.size
-            before, (offset,) = offset, struct.unpack("<Q", self._objects.read(offset + 16, 8))
-            while start < end:
-                part = self._objects.read(start, min(end - start, 8192))
-                start += len(part)
-                for (place,) in self._place.iter_unpack(part):
-                    if not place:
-                        break  # room for later entries
-                    if place <= last:
-                        raise _BadIndex("its entries are not in order")
-                    last = place
-                    yield place
 
     def _scanned(self, accept: Accept | None) -> Iterator[tuple[int, bool]]:
         """(place, whether the index names it) of entries, found by reading every object."""
-        found = self._all_found if accept is None else self._found(accept)
+        found = self.entry_places if accept is None else self._found(accept)
         listed = self._listed_as_far_as_it_goes
         unlisted = 0
         for offset in found:
@@ -289,9 +219,9 @@ class JournalFile:
         values: dict[int, tuple[str, bytes, array[int]]] = {}
         starts = tuple(f"{name}=".encode("ascii", "surrogateescape") for name in names)
         self._read_all(lambda offset: self._note_value(offset, starts, values))
-        for entry in self._all_found:
+        for entry in self.entry_places:
             try:
-                for place in self._items(entry):
+                for place in self.items_of(entry):
                     if place in values:
                         values[place][2].append(entry)
             except DamagedData:
@@ -304,9 +234,9 @@ class JournalFile:
     ) -> None:
         """Keep a value that starts with the name of a wanted field."""
         try:
-            if not self._objects.may_start(offset, starts):
+            if not self.objects.may_start(offset, starts):
                 return
-            payload = self._objects.payload(offset, _MATCHED)
+            payload = self.objects.payload(offset, LONGEST_LOOKED_FOR)
         except DamagedData:
             return  # told of when an entry is read that has it
         if payload.startswith(starts):
@@ -314,23 +244,23 @@ class JournalFile:
             values[offset] = (field.decode("ascii", "surrogateescape"), value, array("Q"))
 
     @cached_property
-    def _all_found(self) -> array[int]:
+    def entry_places(self) -> array[int]:
         """Places of all entries, by reading every object."""
         return self._read_all(lambda offset: None)
 
     def _read_all(self, on_value: Callable[[int], None]) -> array[int]:
         """Read every object: told of each value's place, it gives the places of the entries, also of listed ones."""
         found = array("Q")
-        for kind, offset, _ in self._objects.scan():
+        for kind, offset, _ in self.objects.scan():
             if kind is ObjectKind.ENTRY:
                 found.append(offset)
             elif kind is ObjectKind.DATA:
                 on_value(offset)
-        if self._objects.skipped is not None:
-            first, total = self._objects.skipped
+        if self.objects.skipped is not None:
+            first, total = self.objects.skipped
             self._report(f"{total} bytes of the journal, from {first} on, hold no object; they are passed over", first)
         both = merge(self._listed_as_far_as_it_goes, sorted(found))
-        self.__dict__["_all_found"] = places = array("Q", (offset for offset, _ in groupby(both)))
+        self.__dict__["entry_places"] = places = array("Q", (offset for offset, _ in groupby(both)))
         return places
 
     @cached_property
@@ -338,24 +268,24 @@ class JournalFile:
         """Places of the entries in the index, up to the first fault in it."""
         listed, lost = array("Q"), 0
         try:
-            for offset in self._array(self.header.entry_array_offset):
+            for offset in self._index.entries():
                 if offset < self._source_size:
                     listed.append(offset)
                 else:
                     lost += 1
-        except (_BadIndex, DamagedData) as error:
+        except (BadIndex, DamagedData) as error:
             self._report_index(error)
         if lost:
             self._report(f"{lost} entries lie behind the end of the file and are lost", self._source_size)
         return listed
 
-    def _items(self, offset: int) -> list[int]:
+    def items_of(self, offset: int) -> list[int]:
         """Places of an entry's fields."""
-        _, size = self._objects.head(offset, ObjectKind.ENTRY)
+        _, size = self.objects.head(offset, ObjectKind.ENTRY)
         count = (size - 64) // self._item_size
         if count > _MAX_ITEMS:
             raise LimitExceeded(f"an entry of {count} fields; the limit is {_MAX_ITEMS}", offset=offset)
-        data = self._objects.read(offset + 64, count * self._item_size)
+        data = self.objects.read(offset + 64, count * self._item_size)
         if self.header.compact:
             return [place for (place,) in self._place.iter_unpack(data)]
         return [place for place, _ in _PAIR.iter_unpack(data)]
@@ -363,8 +293,8 @@ class JournalFile:
     def _entry(self, offset: int, listed: bool) -> Iterator[JournalEntry]:
         """The entry at a place; none, reported, when it cannot be read."""
         try:
-            items = self._items(offset)
-            seqnum, realtime, monotonic, boot, xor = _ENTRY.unpack(self._objects.read(offset, _ENTRY.size))
+            items = self.items_of(offset)
+            seqnum, realtime, monotonic, boot, xor = _ENTRY.unpack(self.objects.read(offset, _ENTRY.size))
             if not seqnum or not realtime:
                 raise DamagedData("an entry without number or time")
         except DamagedData as error:
@@ -374,7 +304,7 @@ class JournalFile:
         room, lost = _LARGEST_ENTRY, 0
         for place in items:
             try:
-                name, found, value = self._objects.payload(place, min(room, LARGEST_VALUE)).partition(b"=")
+                name, found, value = self.objects.payload(place, min(room, LARGEST_VALUE)).partition(b"=")
                 if not found:
                     raise DamagedData(f"a field without name at {place}", offset=place)
             except DamagedData as error:

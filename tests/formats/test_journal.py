@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
 from forensics_lib.formats.journal import Accept, JournalEntry, JournalFile
+from forensics_lib.formats.journal_check import check_hashes
+from forensics_lib.formats.journal_hash import jenkins64, siphash24
 from forensics_lib.formats.journal_header import LONGEST_HEADER, JournalState, decode_header
 from forensics_lib.formats.journal_objects import JournalObjects, ObjectKind
 from forensics_lib.formats.lz4 import lz4_block
@@ -281,3 +283,38 @@ def test_lz4(block: bytes, expected: bytes) -> None:
 def test_lz4_of_any_bytes(block: bytes, size: int) -> None:
     with suppress(DamagedData):
         assert len(lz4_block(block, size)) == size
+
+
+def test_hashes_of_known_bytes() -> None:
+    assert siphash24(bytes(range(15)), bytes(range(16))) == 0xA129CA6149BE45E5  # of the paper
+    assert jenkins64(b"") == 0xDEADBEEF_DEADBEEF  # of lookup3.c, as the next
+    assert jenkins64(b"Four score and seven years ago") == 0x17770551_CE7226E6
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_stored_hash_is_computed_again(form: str) -> None:
+    file, problems = open_journal(journal(form))
+    checks = list(check_hashes(file))
+    assert [check for check in checks if check.computed != check.stored] == []
+    assert [sum(check.what == what for check in checks) for what in ("value", "entry")] == [223, 65]
+    assert problems == []
+
+
+def test_an_altered_value_is_found() -> None:
+    data = journal("compact-keyed-zstd")
+    place = data.index(b"MESSAGE=line 20 of many")
+    file, _ = open_journal(changed(data, place + 8, b"fine"))
+    wrong = [check for check in check_hashes(file) if check.computed != check.stored]
+    assert [(check.what, check.name) for check in wrong] == [("value", "MESSAGE"), ("entry", "")]
+    assert wrong[0].offset == place - 72
+
+
+def test_a_value_that_does_not_unpack_has_no_hash() -> None:
+    data = journal("wide-jenkins-xz")
+    place = data.index(b"\xfd7zXZ")
+    file, _ = open_journal(changed(data, place + 30, bytes(20)))
+    wrong = [check for check in check_hashes(file) if check.computed != check.stored]
+    assert [(check.what, check.computed, check.left_out) for check in wrong] == [
+        ("value", None, False),
+        ("entry", None, False),
+    ]

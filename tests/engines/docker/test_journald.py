@@ -106,6 +106,20 @@ def test_the_journal_of_a_removed_container(evidence: fl.Evidence) -> None:
     assert len(empty) == 2
 
 
+def test_an_altered_line_fails_the_verification(tmp_path: Path) -> None:
+    data = journal("wide-jenkins-plain")
+    write(tmp_path, "var/log/journal/m/system.journal", data)
+    write(tmp_path, "var/log/journal/m/system@1.journal", data.replace(b"MESSAGE=first", b"MESSAGE=Fifth"))
+    with fl.open(tmp_path) as ev:
+        checks = [(check.subject, check.ok) for check in ev.verify()]
+    assert checks == [
+        ("journal system.journal, hashes", True),
+        ("journal system@1.journal, value MESSAGE hash", False),
+        ("journal system@1.journal, entry hash", False),
+        ("journal system@1.journal, hashes", False),
+    ]
+
+
 def reader(folder: Path, log: ProblemLog) -> DocumentReader:
     return DocumentReader(DirectoryTree(folder, log), log)
 
