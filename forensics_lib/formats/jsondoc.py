@@ -21,6 +21,7 @@ __all__ = [
     "format_time",
     "iter_objects",
     "parse",
+    "parse_beginning",
     "parse_object",
     "parse_time",
     "to_bytes",
@@ -33,6 +34,7 @@ MAX_BYTES = 32 << 20
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],]', re.DOTALL)
 
 
 class JsonObject:
@@ -125,6 +127,39 @@ def parse(data: bytes, origin: Origin, *, limit: int = MAX_BYTES) -> JsonValue:
         offset = error.pos if isinstance(error, json.JSONDecodeError) else None
         raise DamagedData(f"no valid JSON: {error}", origin=origin, offset=offset) from error
     return value
+
+
+def parse_beginning(data: bytes, origin: Origin) -> JsonValue:
+    """What the beginning of a document tells whose end is missing or something else; None when nothing.
+
+    The last value that is whole ends it; what is open around that is closed.
+
+    >>> parse_beginning(b'{"a":{"b":[1,2,{"c":"tor', Origin("disk"))
+    {'a': {'b': [1, 2]}}
+    """
+    try:
+        return parse(data, origin)
+    except LimitExceeded:
+        return None
+    except DamagedData as error:
+        text = data.decode("utf-8", "surrogateescape")[: error.offset or 0]
+    open_brackets: list[str] = []
+    end, closing = 0, ""
+    for match in _TOKEN.finditer(text):
+        token = match[0]
+        if token in "{[":
+            open_brackets.append("}" if token == "{" else "]")
+        elif token in "}]":
+            if not open_brackets or open_brackets.pop() != token or not open_brackets:
+                break
+        elif token == ",":
+            end, closing = match.start(), "".join(reversed(open_brackets))
+    if not end:
+        return None
+    try:
+        return parse((text[:end] + closing).encode("utf-8", "surrogateescape"), origin)
+    except DamagedData:
+        return None
 
 
 def parse_object(data: bytes, origin: Origin, *, limit: int = MAX_BYTES) -> JsonObject:

@@ -13,7 +13,7 @@ from forensics_lib.engines.container import Container, ContainerState
 from forensics_lib.engines.docker.containers import ContainerRecord, record_of
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import ForensicsError
-from forensics_lib.formats.jsondoc import MAX_BYTES, JsonObject, JsonValue, parse_object
+from forensics_lib.formats.jsondoc import MAX_BYTES, JsonObject, JsonValue, parse_beginning, parse_object
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.forms import CONTAINER_ID, state_rank, state_text
 from forensics_lib.recovery.logs import share_logs
@@ -227,11 +227,13 @@ def _generation(remnant: Remnant) -> _Generation | None:
     try:
         return _Generation(parse_object(data, remnant.origin), remnant, True)
     except ForensicsError:
-        raw: dict[str, JsonValue] = {}
-        for match in _TEXT_FIELDS.finditer(data.split(b"\0", 1)[0]):
+        beginning = data.split(b"\0", 1)[0]
+        found = parse_beginning(beginning, remnant.origin)
+        raw = dict(found) if isinstance(found, dict) else {}
+        for match in _TEXT_FIELDS.finditer(beginning):
             key, text = (part.decode("utf-8", "replace") for part in match.groups() if part is not None)
             raw.setdefault(key, text)  # the first is that of the container, later ones are of what it holds
-        if "ID" not in raw:
+        if "ID" not in raw and "NetworkMode" not in raw:
             return None
         return _Generation(JsonObject(raw), remnant, False)
 
@@ -367,6 +369,8 @@ def _note(sighting: _Sighting, configs: Sequence[_Generation], host: _Generation
     """What became of the container and how that is known."""
     states = list(dict.fromkeys(state_text(one.document.object("State")) for one in configs if one.whole))
     history = f"its recovered records: {'; '.join(states)}" if states else "its record was not recovered"
+    if configs and not states:
+        history = "only the beginning of its record was recovered"
     if sighting.specification is not None and not configs:
         history = "only its runtime specification was recovered"
     missing = "" if host is not None else "; its settings towards the host were not"

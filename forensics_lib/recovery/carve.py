@@ -44,6 +44,7 @@ _KNOWN_TEXT = re.compile(
     rb"sha256:[0-9a-f]{64}\0|[0-9a-f]{64}(?:-init)?\0|[A-Z2-7]{26}\0|l/[A-Z2-7]{26}|127\.0\.0\.1\tlocalhost\n"
 )
 _TORN_ID = re.compile(rb'"ID":"([0-9a-f]{64})"')
+_FOLDER = re.compile(rb"/containers/([0-9a-f]{64})/")
 _REFERENCE = re.compile(rb"sha256:[0-9a-f]{64}")
 
 
@@ -242,6 +243,8 @@ class _Carver:
                 form = replace(form, detail="text; that its blocks belong together is told by their order only")
         if form is None:
             return
+        if whole and len(data) > self._block and form.container_id and not _is_of_one(data, form.container_id):
+            form, whole = replace(form, detail=f"{form.detail}; parts of it are of another container's record"), False
         if whole or value is not None:
             self._taken = at + len(data) + padding
         yield from self._found(self._remnant(form, at, len(data), whole))
@@ -361,6 +364,11 @@ def _torn(data: bytes) -> Form | None:
     container_id = match[1].decode()
     path = f"containers/{container_id}/config.v2.json"
     return Form("config", path, container_id, detail="the beginning of a container's record; the rest was overwritten")
+
+
+def _is_of_one(data: bytes, container_id: str) -> bool:
+    """Whether a container's record names no folder but its own, as blocks of two records would."""
+    return all(match[1].decode() == container_id for match in _FOLDER.finditer(data))
 
 
 def _is_text(data: bytes) -> bool:

@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, LimitExceeded
-from forensics_lib.formats.jsondoc import JsonObject, JsonValue, iter_objects, parse, parse_object, parse_time
+from forensics_lib.formats.jsondoc import (
+    JsonObject,
+    JsonValue,
+    iter_objects,
+    parse,
+    parse_beginning,
+    parse_object,
+    parse_time,
+)
 from forensics_lib.model import Origin
 
 ORIGIN = Origin("config.json")
@@ -251,3 +259,41 @@ def test_every_nanosecond_of_every_zone(naive: datetime, minutes: int, nanosecon
 def test_any_text_is_a_time_or_none(text: str) -> None:
     moment, nanoseconds = parse_time(text)
     assert (moment is None) is (nanoseconds is None)
+
+
+DOCUMENTS = st.recursive(
+    st.none() | st.booleans() | st.integers(-99, 99) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def begins(part: object, whole: object) -> bool:
+    """Whether a value is the beginning of another one."""
+    if isinstance(part, dict) and isinstance(whole, dict):
+        keys = list(part)
+        return keys == list(whole)[: len(keys)] and all(
+            part[key] == whole[key] or (key == keys[-1] and begins(part[key], whole[key])) for key in keys
+        )
+    if isinstance(part, list) and isinstance(whole, list):
+        return part[:-1] == whole[: max(len(part) - 1, 0)] and (
+            not part or (len(part) <= len(whole) and begins(part[-1], whole[len(part) - 1]))
+        )
+    return part == whole
+
+
+@given(st.dictionaries(st.text(max_size=3), DOCUMENTS, max_size=5), st.data())
+@settings(deadline=None)
+def test_the_beginning_of_a_document_tells_what_stands_in_it(document: dict[str, object], data: st.DataObject) -> None:
+    encoded = json.dumps(document).encode()
+    cut = data.draw(st.integers(0, len(encoded) - 1))
+    found = parse_beginning(encoded[:cut], ORIGIN)
+    assert found is None or begins(found, document)
+    assert parse_beginning(encoded[:cut] + b"\0 something else", ORIGIN) == found
+    assert parse_beginning(encoded, ORIGIN) == document
+
+
+@given(st.binary(max_size=80) | st.text('{}[],:"\\ab1', max_size=80).map(str.encode))
+@settings(deadline=None)
+def test_any_bytes_have_a_beginning_or_none(data: bytes) -> None:
+    parse_beginning(data, ORIGIN)

@@ -104,6 +104,15 @@ def test_a_torn_record_still_tells_who_it_was() -> None:
     assert (container.name, container.image_id) == ("web", f"sha256:{'1' * 64}")
 
 
+def test_a_torn_record_tells_all_that_stands_before_the_tear() -> None:
+    record = encoded(config(WEB, "web", 1, Running=True, Pid=7, StartedAt=at(2)))
+    torn = record[: record.index(b'"NetworkSettings"')] + bytes(100) + b'"Name":"/other"}'
+    container = one([remnant(torn, f"{FOLDER}/config.v2.json", "config", complete=False)])
+    assert (container.id, container.command, container.env) == (WEB, ("sh", "-c", "web"), ("A=1",))
+    assert (container.image_id, container.name) == (f"sha256:{'1' * 64}", "")
+    assert "only the beginning of its record was recovered" in container.state_note
+
+
 def test_a_folder_of_which_only_the_name_is_left() -> None:
     container = one([remnant(None, f"{FOLDER}/hostname", deleted_ns=5)])
     assert (container.id, container.name, container.state) == (WEB, "", ContainerState.REMOVING)

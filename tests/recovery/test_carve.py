@@ -77,6 +77,16 @@ def test_a_record_of_which_the_end_was_overwritten() -> None:
     assert (row.container_id, row.complete) == (WEB, False)
 
 
+def test_a_record_whose_second_block_is_another_ones() -> None:
+    pad = {"Labels": "x" * BLOCK}
+    first, second = (encoded(config(name, "web", 1) | pad) for name in (WEB, DB))
+    record = encoded({**config(WEB, "web", 1), **pad, "LogPath": f"/d/containers/{DB}/x"})
+    (row,) = found(disk(record))
+    assert (row.container_id, row.complete) == (WEB, False)
+    assert "another container" in row.detail
+    assert [row.complete for row in found(disk(first, RANDOM, second))] == [True, True]
+
+
 def test_a_record_at_the_end_of_its_block_exactly() -> None:
     record = encoded(config(WEB, "web", 1) | {"Labels": ""})
     record = encoded(config(WEB, "web", 1) | {"Labels": "x" * (2 * BLOCK - len(record))})

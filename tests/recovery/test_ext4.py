@@ -23,7 +23,7 @@ from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.ext4 import undelete
 from forensics_lib.recovery.ext4_free import free_ranges
 from forensics_lib.recovery.remnant import Confidence, Remnant
-from forensics_lib.sources.base import BytesSource
+from forensics_lib.sources.base import BytesSource, ExtentSource
 from forensics_lib.trees.ext import ExtTree
 from tests.diskmaker import DISKS, stored
 
@@ -172,6 +172,18 @@ def test_free_blocks_are_those_of_the_bitmaps() -> None:
     ranges = free_ranges(tree)
     assert mine == {at for start, size in ranges for at in range(start // 1024, (start + size) // 1024)}
     assert list(groups.free_parts(groups.block_count, 5)) == []
+
+
+def test_nothing_with_a_block_that_is_used_again_is_complete() -> None:
+    free = {at for start, size in free_ranges(tree_of(disk())) for at in range(start // 1024, (start + size) // 1024)}
+    checked = 0
+    for one in remnants():
+        if isinstance(one.content, ExtentSource):
+            blocks = {at // 1024 for _, start, size in one.content.extents for at in range(start, start + size, 1024)}
+            if one.complete and "still open" not in one.detail:
+                assert blocks <= free, one.path
+                checked += 1
+    assert checked > 5
 
 
 UUID = bytes(range(16))
