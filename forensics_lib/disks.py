@@ -4,35 +4,96 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from forensics_lib.errors import ForensicsError, UnsupportedFormat
-from forensics_lib.model import ProblemLog
-from forensics_lib.opening import FileSystem
+from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
+from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.opening import FileSystem, begins_tar
 from forensics_lib.sources.base import Source
+from forensics_lib.sources.disk import open_disk
+from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.siblings import Siblings
 from forensics_lib.sources.volumes import Superblock, Volume, VolumeKind, find_volumes, read_superblock
 from forensics_lib.trees.base import Tree
+from forensics_lib.trees.index import IndexTree
 from forensics_lib.trees.sleuthkit import KIT_TYPES
 
-__all__ = ["find_filesystems"]
+__all__ = ["find_filesystems", "open_disks"]
 
 _CARRIERS = ("LVM2_member", "crypto_LUKS", "BitLocker")
 """What volumes are made of; `find_volumes` opens them or says why not."""
 _WITHOUT_FILES = ("swap", "swsuspend", "jbd")
+_NEVER_FILES = {
+    "21686148-6449-6e6f-744e-656564454649": "BIOS boot",
+    "e3c9e316-0b5c-4db8-817d-f92df00215ae": "Microsoft reserved",
+    "9e1a2d38-c612-4316-aa26-8b49521e5a8b": "PReP boot",
+    "0x41": "PReP boot",
+}
+"""Types of partitions that hold programs for starting the machine, or nothing."""
 
 
-def find_filesystems(disk: Source, problems: ProblemLog, keys: Sequence[str] = ()) -> list[FileSystem]:
-    """Every file system that can be read; what cannot is a problem.
+def open_disks(folder: Path, names: Sequence[str], problems: ProblemLog) -> list[tuple[FileSource, Source]]:
+    """The disks whose images lie in a folder, each with the first file of its image.
+
+    Files that another image needs (its segments, extents, backing files and parents) are no images of their own. When
+    there is a disk, each file that is none is a problem; so are all damaged images.
 
     Args:
-        disk: its bytes.
+        folder: of the images.
+        names: of its files.
+        problems: told of what is no disk, is missing or contradicts itself.
+    """
+    found: list[tuple[FileSource, Source, ProblemLog]] = []
+    faults: list[tuple[FileSource, ForensicsError]] = []
+    needed: set[Path] = set()
+    for name in names:
+        if folder / name in needed:
+            continue
+        origin = Origin(f"{folder.name}/{name}")
+        try:
+            file = FileSource(folder / name, origin, follow=False)
+        except ForensicsError as error:
+            problems.add(origin, error)
+            continue
+        siblings, its = Siblings(file), ProblemLog()
+        try:
+            disk = None if begins_tar(file) else open_disk(file, its, siblings=siblings)
+            if disk is None:
+                raise UnsupportedFormat("this is no disk image that is read; it is not examined")
+            found.append((file, disk, its))
+        except ForensicsError as error:
+            faults.append((file, error))
+            file.close()
+        needed.update(sibling.path for sibling in siblings.opened if sibling.is_open)
+    disks = [(file, disk) for file, disk, _ in found if file.path not in needed]
+    for file, disk, its in found:
+        if file.path in needed:
+            disk.close()
+            file.close()
+        for problem in its.rows if file.path not in needed else ():
+            problems.add(problem.origin, problem.error)
+    for file, fault in faults if disks else ():
+        if file.path not in needed:
+            problems.add(file.origin, fault)
+    return disks
+
+
+def find_filesystems(disks: Sequence[Source], problems: ProblemLog, keys: Sequence[str] = ()) -> list[FileSystem]:
+    """Every file system that can be read, and swap space; what cannot is a problem.
+
+    Args:
+        disks: the bytes of each.
         problems: told of damage, and of file systems that are not read.
         keys: passphrases to try on encrypted volumes.
     """
-    volumes = [(volume, read_superblock(volume.source)) for volume in find_volumes(disk, problems, keys=keys)]
+    volumes = [(volume, read_superblock(volume.source)) for volume in find_volumes(disks, problems, keys=keys)]
     found = []
     mounted: set[str] = set()
     for volume, superblock in volumes:
-        if superblock is None or superblock.type in _CARRIERS or superblock.type in _WITHOUT_FILES:
+        if superblock is None:
+            _say_unknown(volume, problems)
+            continue
+        if superblock.type in _CARRIERS:
             continue
         others = [
             other.source
@@ -47,7 +108,31 @@ def find_filesystems(disk: Source, problems: ProblemLog, keys: Sequence[str] = (
             found.append(_mount(volume, superblock, [one for one in others if one is not volume.source], problems))
         except ForensicsError as error:
             problems.add(volume.origin, error)
-    return found
+    if all(one.type in _WITHOUT_FILES for one in found):
+        for one in found:
+            problems.add(one.origin, UnsupportedFormat(f"{one.name} holds {one.type}, in which no files are"))
+        return []
+    return found if len(disks) == 1 else [_with_disk(one) for one in found]
+
+
+def _with_disk(found: FileSystem) -> FileSystem:
+    """A file system whose name tells its disk as well."""
+    disk = _disk_of(found.origin)
+    return found if found.name == disk else replace(found, name=f"{disk} {found.name}")
+
+
+def _say_unknown(volume: Volume, problems: ProblemLog) -> None:
+    """Name a volume that nothing recognises, unless it is of a type that never holds a file system."""
+    if volume.type in _NEVER_FILES:
+        return
+    try:
+        empty = not any(volume.source.read_at(0, min(volume.size, 1 << 16)))
+    except DamagedData as error:
+        problems.add(volume.origin, error)
+        return
+    message = "begins with zeros" if empty else "holds nothing that is recognised"
+    kind = f" (type {volume.type})" if volume.type else ""
+    problems.add(volume.origin, UnsupportedFormat(f"{_name(volume)}{kind} of {volume.size} bytes {message}"))
 
 
 def _check_size(volume: Volume, superblock: Superblock, problems: ProblemLog) -> None:
@@ -82,6 +167,8 @@ def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], pro
 
         kit = KitTree(source, problems, superblock.type)
         return _row(volume, replace(superblock, label=kit.label or superblock.label), kit, None, "clean")
+    if superblock.type in _WITHOUT_FILES:
+        return _row(volume, superblock, IndexTree(volume.origin), None, "holds no files")
     raise UnsupportedFormat(f"{_name(volume)} holds {superblock.type}, which is not read")
 
 
@@ -101,8 +188,12 @@ def _row(volume: Volume, superblock: Superblock, tree: Tree, mounted_ns: int | N
 
 def _name(volume: Volume) -> str:
     if volume.kind is VolumeKind.DISK:
-        file = volume.origin
-        while file.parent is not None:
-            file = file.parent
-        return file.label
+        return _disk_of(volume.origin)
     return volume.name if volume.kind is VolumeKind.LVM else f"partition {volume.index}"
+
+
+def _disk_of(origin: Origin) -> str:
+    """The file name of the image that an origin begins with."""
+    while origin.parent is not None:
+        origin = origin.parent
+    return origin.label.rpartition("/")[2]

@@ -109,7 +109,7 @@ class Evidence:
         self._digests: dict[str, StreamDigests] = {}
         self._opened = open_path(self.path, self._problems, self._limits, keys)
         self._file = self._opened.file
-        self._outlet = Outlet(self.path, self._file, self.custody, self._problems)
+        self._outlet = Outlet(self.path, self._opened.files, self.custody, self._problems)
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
         self._store = ImageStore(self._opened.filesystems[0].tree, self._problems, self._limits, self._pool, shared)
         self._dockers: list[DockerRoot] = []
@@ -347,7 +347,7 @@ class Evidence:
         from forensics_lib.recovery.find import Found, find_remnants
 
         trees = [one.tree for one in self._opened.filesystems]
-        disks = trees if self._opened.disk is not None else []
+        disks = trees if self._opened.disks else []
         found = Found([], [])
         try:
             find_remnants(self._store, trees, disks, self._dockers, self._problems, self._progress, found)
@@ -406,10 +406,11 @@ class Evidence:
         return Table(Check, rows, name="checks")
 
     def _checks(self, executor: Executor | None) -> Iterator[Check]:
-        if self._opened.disk is not None:
+        if self._opened.disks:
             from forensics_lib.analysis.media import verify_media
 
-            yield from verify_media(self._opened.disk)
+            for disk in self._opened.disks:
+                yield from verify_media(disk)
         if self._journals is not None:
             yield from self._journals.verify()
         if self._dockers:
@@ -491,12 +492,12 @@ class Evidence:
         self._finish(action, **details)
 
     def _stored_size(self) -> int | None:
-        return None if self._file is None else self._file.size
+        return sum(file.size for file in self._opened.files) if self._opened.files else None
 
     def _recognise(self) -> tuple[list[Image], list[Artifact], EvidenceKind]:
         store = self._store
         tree = store.tree
-        if self._opened.disk is not None:
+        if self._opened.disks:
             self._find_engines()
             return [], [], EvidenceKind.DISK_IMAGE
         if is_image_dir(tree):
@@ -549,10 +550,12 @@ class Evidence:
     def _inventory(self) -> Inventory:
         name = self.path.name
         if self.kind in _FILES:
-            disk = self._opened.disk
-            if self._file is None or disk is not None:
+            opened = self._opened
+            if self._file is None or opened.disks:
                 trees = tuple((filesystem.name, filesystem.tree) for filesystem in self._opened.filesystems)
-                return Inventory(name, self._problems, trees=trees, evidence=self._file, media=disk)
+                return Inventory(
+                    name, self._problems, trees=trees, evidence=tuple(opened.files), media=tuple(opened.disks)
+                )
             compression = self._opened.compression
             stream = TarStream(name, name, self._file, compression, self._file.origin, self._limits, "evidence", False)
             return Inventory(name, self._problems, streams=(stream,))
@@ -575,7 +578,7 @@ class Evidence:
             self._problems,
             streams=streams,
             blobs=tuple(node for node in self._store.files() if node.path not in layers),
-            evidence=self._file,
+            evidence=tuple(self._opened.files),
             unreadable=tuple((b.origin, b.unreadable) for b in self._store.layers.values() if b.unreadable is not None),
         )
 
@@ -619,7 +622,9 @@ def open_evidence(
     Args:
         path: a ``docker save`` archive, an OCI layout (folder or tar), a skopeo ``dir:`` folder, a ``docker export`` or
             any other tar archive, each also compressed as a whole with gzip, zstd, xz or bzip2; a disk image (raw, also
-            in pieces, EWF, QCOW2, VMDK, VHD, VHDX or VDI), named by its first file; or a folder.
+            in pieces, EWF, QCOW2, VMDK, VHD, VHDX or VDI), named by its first file; or a folder. A folder of nothing but
+            files, some of them disk images, is opened as all these disks: of several hosts, or of one whose logical
+            volumes or btrfs span them.
         strict: raise at the first problem instead of keeping it in `Evidence.problems`.
         progress: called with bytes done and in total during long work.
         limits: bounds on what the evidence may ask for.

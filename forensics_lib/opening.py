@@ -20,9 +20,11 @@ from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.directory import DirectoryTree
 
-__all__ = ["FileSystem", "Opened", "open_path"]
+__all__ = ["FileSystem", "Opened", "begins_tar", "open_path"]
 
 _LOOKED_AT = 4 << 20
+_LAYOUT = ("manifest.json", "oci-layout", "index.json", "repositories")
+_MOST_FILES = 256  # of a folder of disk images; each of them is looked into
 _SPOOLED_AT_ONCE = 1 << 30
 """Compressed archives above this size are indexed in a pass of their own, and spooled only when content is read."""
 
@@ -66,32 +68,35 @@ class Opened:
     """What was found behind a path.
 
     Attributes:
-        file: the evidence file; None for a folder.
+        files: the evidence files: one, or the images of several disks; none for a folder that is examined as a tree.
         compression: of the file as a whole.
         content: its bytes, decompressed; None for a folder.
         filesystems: what can be walked, at least one.
-        disk: the disk inside an image file, which is the content itself for a raw image; None when it is none.
+        disks: the disk inside each image file, which is the content itself for a raw image; none for other evidence.
     """
 
-    file: FileSource | None = None
+    files: list[FileSource] = field(default_factory=list)
     compression: Compression = Compression.NONE
     content: Source | None = None
     filesystems: list[FileSystem] = field(default_factory=list)
-    disk: Source | None = None
+    disks: list[Source] = field(default_factory=list)
+
+    @property
+    def file(self) -> FileSource | None:
+        """The evidence file, if it is one."""
+        return self.files[0] if len(self.files) == 1 else None
 
     @property
     def origin(self) -> Origin:
         """The evidence as the first step of every chain."""
-        return self.file.origin if self.file is not None else self.filesystems[0].origin
+        if len(self.files) > 1:
+            return Origin(self.files[0].origin.label.rpartition("/")[0])
+        return self.files[0].origin if self.files else self.filesystems[0].origin
 
     def close(self) -> None:
         """Close files and give temporary disk space back."""
-        if self.disk is not None and self.disk is not self.content:
-            self.disk.close()
-        if self.content is not None and self.content is not self.file:
-            self.content.close()
-        if self.file is not None:
-            self.file.close()
+        for source in (*self.disks, *([] if self.content is None else [self.content]), *self.files):
+            source.close()
 
 
 def open_path(path: Path, problems: ProblemLog, limits: Limits, keys: Sequence[str] = ()) -> Opened:
@@ -110,11 +115,14 @@ def open_path(path: Path, problems: ProblemLog, limits: Limits, keys: Sequence[s
     """
     try:
         if path.is_dir():
+            opened = _disks_of_folder(path, problems, keys)
+            if opened is not None:
+                return opened
             tree = DirectoryTree(path, problems)
             return Opened(filesystems=[FileSystem(tree.origin.label, "folder", tree, tree.origin)])
     except OSError as error:  # a folder above it that may not be entered, a name that is too long
         raise PathNotFound(f"{path}: {error.strerror or error}") from error
-    opened = Opened(file := FileSource(path), content=file)
+    opened = Opened([file := FileSource(path)], content=file)
     try:
         opened.compression = sniff(file.read_at(0, 16))
         if opened.compression is not Compression.NONE:
@@ -127,18 +135,45 @@ def open_path(path: Path, problems: ProblemLog, limits: Limits, keys: Sequence[s
     return opened
 
 
+def _disks_of_folder(path: Path, problems: ProblemLog, keys: Sequence[str]) -> Opened | None:
+    """The images of disks in a folder that holds nothing but files; None for any other folder."""
+    names = _only_files(path)
+    if not names:
+        return None
+    from forensics_lib.disks import find_filesystems, open_disks
+
+    found = open_disks(path, names, problems)
+    opened = Opened([file for file, _ in found], disks=[disk for _, disk in found])
+    opened.filesystems = find_filesystems(opened.disks, problems, keys) if found else []
+    if opened.filesystems:
+        return opened
+    opened.close()
+    return None
+
+
+def _only_files(path: Path) -> list[str]:
+    """The names in a folder of a few files and nothing else; none for an image layout and any other folder."""
+    names: list[str] = []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name in _LAYOUT or len(names) == _MOST_FILES or not entry.is_file(follow_symlinks=False):
+                return []
+            names.append(entry.name)
+    return sorted(names)
+
+
 def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits, keys: Sequence[str]) -> None:
     source, file = opened.content, opened.file
     if source is None or file is None:
         return
-    head = source.read_some(0, 512)
-    if len(head) < 512 or not any(head) or not checksum_ok(head):  # a disk may hold archives near its start
+    if not begins_tar(source):  # a disk may hold archives near its start
         from forensics_lib.disks import find_filesystems
         from forensics_lib.sources.disk import open_disk
 
-        opened.disk = open_disk(source, problems)
-        if opened.disk is not None:
-            opened.filesystems = find_filesystems(opened.disk, problems, keys)
+        disk = open_disk(source, problems)
+        if disk is not None:
+            opened.disks = [disk]
+            opened.filesystems = find_filesystems(opened.disks, problems, keys)
             if not opened.filesystems:
                 reasons = "; ".join(problem.message for problem in problems.rows)
                 raise UnsupportedFormat(
@@ -154,6 +189,12 @@ def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits
         once = BlockStream(source.stream(lambda error: problems.add(source.origin, error)))
     tree = tar_tree(source, problems, limits, once)
     opened.filesystems = [FileSystem(file.origin.label, "tar", tree, tree.origin)]
+
+
+def begins_tar(source: Source) -> bool:
+    """Whether the very first bytes are those of a member."""
+    head = source.read_some(0, 512)
+    return len(head) == 512 and any(head) and checksum_ok(head)
 
 
 def looks_like_tar(source: Source) -> bool:

@@ -14,6 +14,7 @@ import pytest
 import forensics_lib as fl
 from forensics_lib.sources.decompress import decompress, sniff
 from forensics_lib.sources.file import FileSource
+from tests.diskmaker import stored, unpack
 from tests.samples import FIXTURES
 
 DISK = FIXTURES / "docker-disk.raw.zst"
@@ -129,6 +130,160 @@ def test_a_disk_without_a_readable_file_system_says_why(tmp_path: Path) -> None:
     path.write_bytes(b"\0" * 4086 + b"SWAPSPACE2" + b"\0" * 8192)
     with pytest.raises(fl.UnsupportedFormat, match="without a file system"):
         fl.open(path)
+
+
+def with_table(*parts: tuple[int, bytes], beyond: int = 0, size: int = 0) -> bytes:
+    """A disk with an MBR and the contents of partitions, each of a type."""
+    table, disk = bytearray(512), bytearray(1 << 20)
+    for index, (kind, part) in enumerate(parts):
+        part = part.ljust(-(-len(part) // 512) * 512, b"\0")
+        struct.pack_into("<B3xB3xII", table, 446 + 16 * index, 0, kind, len(disk) >> 9, len(part) >> 9)
+        disk += part
+    if beyond:
+        struct.pack_into("<B3xB3xII", table, 446 + 16 * len(parts), 0, 0x83, beyond >> 9, size >> 9)
+    disk[:512] = table[:510] + b"\x55\xaa"
+    return bytes(disk)
+
+
+def opened(disk: bytes, folder: Path) -> tuple[list[tuple[str, str]], list[str]]:
+    """(name, type) of the file systems of a disk, and what is wrong with it."""
+    path = folder / "disk.img"
+    path.write_bytes(disk)
+    with fl.open(path) as ev:
+        found = [(one.name, one.type) for one in ev.filesystems]
+        assert (found[0][1], ev.filesystems[0].tree.read("/etc/hostname")) == ("ext4", b"seized\n")
+        return found, [problem.message for problem in ev.problems]
+
+
+def magic(size: int, *places: tuple[int, bytes]) -> bytes:
+    data = bytearray(size)
+    for at, value in places:
+        data[at : at + len(value)] = value
+    return bytes(data)
+
+
+EXT4 = 0x83, stored("ext4.img")
+MIB = 1 << 20
+RAID = b"\xfc\x4e\x2b\xa9"
+UNREAD = {
+    "mdraid at the start": (magic(MIB, (4096, RAID)), "partition 2 holds linux_raid_member"),
+    "mdraid at the end": (
+        magic(MIB, (MIB - 0x2000, RAID), (MIB - 0x2000 + 144, struct.pack("<Q", 0x7F0))),
+        "partition 2 holds linux_raid_member",
+    ),
+    "old mdraid": (
+        magic(MIB, (MIB - 0x10000, RAID), (MIB - 0x10000 + 32, struct.pack("<I", 960))),
+        "partition 2 holds linux_raid_member",
+    ),
+    "zfs": (magic(MIB, (0x21000, b"\x0c\xb1\xba\x00\x00\x00\x00\x00")), "partition 2 holds zfs_member"),
+    "ufs": (magic(MIB, (65536 + 1372, b"\x19\x01\x54\x19")), "partition 2 holds ufs"),
+    "bitlocker": (magic(MIB, (3, b"-FVE-FS-")), "BitLocker"),
+    "luks 2": (stored("luks2.img"), "LUKS version 2"),
+    "zeros": (bytes(MIB), "partition 2 (type 0x83) of 1048576 bytes begins with zeros"),
+    "noise": (b"?" * MIB, "partition 2 (type 0x83) of 1048576 bytes holds nothing that is recognised"),
+    "apfs": (magic(MIB, (32, b"NXSB")), "partition 2 holds apfs"),
+}
+
+
+@pytest.mark.parametrize("case", UNREAD)
+def test_what_is_not_read_is_named_and_the_rest_is_read(case: str, tmp_path: Path) -> None:
+    data, message = UNREAD[case]
+    found, problems = opened(with_table(EXT4, (0x83, data)), tmp_path)
+    assert [name for name, _ in found] == ["partition 1"]
+    assert len(problems) == 1
+    assert message in problems[0]
+
+
+def test_swap_is_listed_and_holds_no_files(tmp_path: Path) -> None:
+    swap = magic(MIB, (4086, b"SWAPSPACE2"), (1028, b"\xff\x00\x00\x00"), (1052, b"label"))
+    found, problems = opened(with_table(EXT4, (0x82, swap)), tmp_path)
+    assert found == [("partition 1", "ext4"), ("partition 2", "swap")]
+    assert problems == []
+
+
+def test_partitions_beyond_the_end_and_over_others(tmp_path: Path) -> None:
+    disk = with_table(EXT4, beyond=64 * MIB, size=MIB)
+    found, problems = opened(disk, tmp_path)
+    assert found == [("partition 1", "ext4")]
+    assert any("ends at byte 68157440" in message for message in problems)
+    found, problems = opened(with_table(EXT4, beyond=2 * MIB, size=MIB), tmp_path)
+    assert found[0] == ("partition 1", "ext4")
+    assert "partitions 1 and 2 overlap" in problems
+
+
+def test_extended_partitions_in_a_circle(tmp_path: Path) -> None:
+    disk = bytearray(with_table(EXT4, (0x05, bytes(MIB))))
+    start = MIB + len(EXT4[1])
+    struct.pack_into("<B3xB3xII", disk, start + 446 + 16, 0, 0x05, 0, 8)
+    disk[start + 510 : start + 512] = b"\x55\xaa"
+    found, problems = opened(bytes(disk), tmp_path)
+    assert found == [("partition 1", "ext4")]
+    assert any("circle" in message for message in problems)
+
+
+def test_a_disk_cut_inside_a_file_system(tmp_path: Path) -> None:
+    disk = with_table(EXT4)
+    found, problems = opened(disk[: MIB + 12 * MIB], tmp_path)
+    assert found == [("partition 1", "ext4")]
+    assert any("ends at byte" in message for message in problems)
+
+
+def test_a_folder_of_disk_images_is_one_evidence(tmp_path: Path) -> None:
+    folder = tmp_path / "case"
+    folder.mkdir()
+    (folder / "one.img").write_bytes(with_table(EXT4))
+    for name in ("btrfs-raid0-1.img", "btrfs-raid0-2.img", "btrfs-raid0-3.img"):
+        unpack(folder, name)
+    unpack(folder, "split.E01", "split.E02", "split.E03", "split.E04", "top.qcow2", "middle.qcow2", "base.qcow2")
+    (folder / "notes.txt").write_text("seized on Monday")
+    with fl.open(folder) as ev:
+        assert ev.kind is fl.EvidenceKind.DISK_IMAGE
+        assert str(ev.origin) == "case"
+        assert [(one.name, one.type) for one in ev.filesystems] == [
+            ("btrfs-raid0-1.img", "btrfs"),
+            ("one.img partition 1", "ext4"),
+        ]
+        hashed = {(row.kind, row.path) for row in ev.hashes(kinds=["evidence", "media"])}
+        images = {"btrfs-raid0-1.img", "btrfs-raid0-2.img", "btrfs-raid0-3.img", "one.img", "split.E01", "top.qcow2"}
+        assert hashed == {(kind, f"case/{name}") for kind in ("evidence", "media") for name in images}
+        assert str(ev.filesystems[1].tree.node("/etc/hostname").origin).startswith(
+            "case/one.img > partition 1 @1048576"
+        )
+        said = {str(problem.origin): problem.message for problem in ev.problems}
+        assert said["case/notes.txt"] == "this is no disk image that is read; it is not examined"
+        assert len([row for row in ev.hashes(kinds=["file"]) if row.owner == "one.img partition 1"]) > 10
+        with pytest.raises(ValueError, match="inside the evidence"):
+            ev.extract(ev.filesystems[1].tree, "/etc", folder / "out")
+
+
+def test_volume_groups_span_images_of_a_folder(tmp_path: Path) -> None:
+    image = stored("ext4.img")[: 4 * MIB]  # as much as fits into the first logical volume
+    disks = {name: bytearray(stored(name)) for name in ("pv0.img", "pv1.img")}
+    place = MIB  # where the extents of the first physical volume begin
+    disks["pv0.img"][place : place + len(image)] = image[: len(disks["pv0.img"]) - place]
+    folder = tmp_path / "case"
+    folder.mkdir()
+    for name, data in disks.items():
+        (folder / name).write_bytes(data)
+    with fl.open(folder) as ev:
+        assert [(one.name, one.type) for one in ev.filesystems] == [("pv0.img forensic/root", "ext4")]
+        assert not [problem for problem in ev.problems if "missing" in problem.message]
+    (folder / "copy.img").write_bytes(disks["pv1.img"])
+    with fl.open(folder) as ev:
+        assert any("is there already" in problem.message for problem in ev.problems)
+
+
+def test_other_folders_stay_folders(tmp_path: Path) -> None:
+    folder = tmp_path / "case"
+    (folder / "inside").mkdir(parents=True)
+    (folder / "one.img").write_bytes(EXT4[1])
+    with fl.open(folder) as ev:
+        assert ev.filesystems[0].type == "folder"
+    (folder / "inside").rmdir()
+    (folder / "one.img").write_bytes(b"text")
+    with fl.open(folder) as ev:
+        assert ev.filesystems[0].type == "folder"
+        assert not list(ev.problems)
 
 
 def test_the_media_hash_of_an_ewf_image(tmp_path: Path) -> None:

@@ -79,16 +79,15 @@ def hash_artifacts(
     algorithms = FILE_ALGORITHMS if algorithms is None else tuple(algorithms)
     streams = [s for s in inventory.streams if wanted & {s.kind, "file", *(["layer"] if s.is_layer else [])}]
     blobs = inventory.blobs if "blob" in wanted else ()
-    evidence, media = inventory.evidence, inventory.media if "media" in wanted else None
-    if "evidence" not in wanted and evidence is not media:
-        evidence = None
+    media = inventory.media if "media" in wanted else ()
+    evidence = [one for one in inventory.evidence if "evidence" in wanted or one in media]
     total = sum(s.stored.size for s in streams) + sum(node.size for node in blobs)
-    single = {id(source): source.size for source in (evidence, media) if source is not None}
+    single = {id(source): source.size for source in (*evidence, *media)}
     meter = Meter(progress, total + sum(single.values()))
     for node in blobs:
         yield from _hash_whole(inventory, _digester(node, thorough, meter), node.path, "blob", node.origin)
     beside = ThreadPoolExecutor(1, thread_name_prefix="forensics_lib evidence")
-    whole = beside.submit(digest_source, evidence, thorough, meter.tick) if evidence is not None else None
+    wholes = [(one, beside.submit(digest_source, one, thorough, meter.tick)) for one in evidence]
     beside.shutdown(wait=False)
     file_algorithms = algorithms if "file" in wanted else ()
     stored = thorough if wanted & {s.kind for s in streams} else _STORED
@@ -108,13 +107,14 @@ def hash_artifacts(
             for node in tree.walk():
                 if node.kind is NodeKind.FILE:
                     yield from _hash_node(inventory, owner, node, algorithms)
-    if whole is not None and evidence is not None:
-        for kind in ("evidence", "media") if evidence is media else ("evidence",):
+    for one, whole in wholes:
+        for kind in ("evidence", "media") if one in media else ("evidence",):
             if kind in wanted:
-                yield from _hash_whole(inventory, whole.result, inventory.name, kind, evidence.origin)
-    if media is not None and media is not evidence:
-        compute = partial(digest_source, media, thorough, meter.tick)
-        yield from _hash_whole(inventory, compute, inventory.name, "media", media.origin)
+                yield from _hash_whole(inventory, whole.result, one.origin.label, kind, one.origin)
+    for one, disk in zip(inventory.evidence, media, strict=False):
+        if disk is not one:
+            compute = partial(digest_source, disk, thorough, meter.tick)
+            yield from _hash_whole(inventory, compute, one.origin.label, "media", disk.origin)
     for origin, error in inventory.unreadable:
         inventory.problems.add(origin, error)
 

@@ -66,8 +66,8 @@ class Inventory:
         streams: archives whose members are artifacts.
         blobs: other files that are artifacts as a whole.
         trees: (owner, tree) whose files are artifacts.
-        evidence: the evidence file; None for a folder, or when it is among the streams.
-        media: the disk inside an image file; the evidence itself for a raw image.
+        evidence: the evidence files; none for a folder, or when it is among the streams.
+        media: the disk in each of them, which is the file itself for a raw image; none where they are no disks.
         unreadable: what cannot be examined, and why.
         problems: where faults go.
         documents: what can be searched beside files: configuration, environment, history, labels.
@@ -78,7 +78,7 @@ class Inventory:
     streams: tuple[TarStream, ...] = ()
     blobs: tuple[Node, ...] = ()
     trees: tuple[tuple[str, Tree], ...] = ()
-    evidence: Source | None = None
-    media: Source | None = None
+    evidence: tuple[Source, ...] = ()
+    media: tuple[Source, ...] = ()
     unreadable: tuple[tuple[Origin, ForensicsError], ...] = ()
     documents: tuple[TextDocument, ...] = ()

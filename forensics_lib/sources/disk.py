@@ -173,7 +173,7 @@ class _Opener:
         if kind is FileSource:
             return file
         try:
-            disk = self.open(file, Siblings(file) if isinstance(file, FileSource) else siblings)
+            disk = self.open(file, Siblings(file, siblings.opened) if isinstance(file, FileSource) else siblings)
         except (DamagedData, UnsupportedFormat) as error:
             raise DamagedData(f"cannot be read: {error}") from error
         if kind is Source:

@@ -86,6 +86,11 @@ class FileSource(Source):
             ) from error
         return data
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be read."""
+        return self._fd >= 0
+
     def _check_kind(self, status: os.stat_result) -> None:
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
             raise NotAFile(f"{self.path} is no regular file")

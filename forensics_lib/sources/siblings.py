@@ -28,10 +28,12 @@ class Siblings:
 
     Args:
         source: the image.
+        opened: gets every file that is opened; shared with the siblings of images below this one.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, opened: list[FileSource] | None = None) -> None:
         """Look beside `source`."""
+        self.opened: list[FileSource] = [] if opened is None else opened
         self.source = source
         self.folder = source.path.parent if isinstance(source, FileSource) else None
         self.name = source.path.name if isinstance(source, FileSource) else source.origin.label
@@ -53,9 +55,11 @@ class Siblings:
             if path is None:
                 continue
             try:
-                return FileSource(path, Origin("/".join(parts), self.source.origin.parent), follow=False)
+                file = FileSource(path, Origin("/".join(parts), self.source.origin.parent), follow=False)
             except ForensicsError:
                 continue
+            self.opened.append(file)
+            return file
         return None
 
     def _inside(self, parts: tuple[str, ...]) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from forensics_lib.custody import Custody, Detail
@@ -21,7 +22,7 @@ class Outlet:
 
     Args:
         evidence: what was opened.
-        file: the same as a file; None for a folder.
+        files: the files that it consists of; none for a folder.
         custody: gets an entry for each copy.
         problems: gets what could not be copied, and whether the evidence changed meanwhile.
 
@@ -29,10 +30,12 @@ class Outlet:
         problems: the same.
     """
 
-    def __init__(self, evidence: Path, file: FileSource | None, custody: Custody, problems: ProblemLog) -> None:
+    def __init__(
+        self, evidence: Path, files: Sequence[FileSource] | None, custody: Custody, problems: ProblemLog
+    ) -> None:
         """Nothing is copied yet."""
         self._evidence = evidence
-        self._file = file
+        self._files = tuple(files or ())
         self._custody = custody
         self.problems = problems
 
@@ -48,11 +51,11 @@ class Outlet:
 
     def done(self, action: str, **details: Detail) -> None:
         """Record what was done, and look whether the evidence is still the same."""
-        if self._file is not None:
+        for file in self._files:
             try:
-                self._file.check_unchanged()
+                file.check_unchanged()
             except ForensicsError as error:
-                self.problems.add(self._file.origin, error)
+                self.problems.add(file.origin, error)
         self._custody.record(action, str(self._evidence), **details)
 
     def extract(self, tree: Tree, path: str, to: str | os.PathLike[str], *, symlinks: bool = False) -> Table[Extracted]:

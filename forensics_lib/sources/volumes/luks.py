@@ -63,10 +63,8 @@ class LuksSource(LibyalSource):
         self.version = version
         self.carrier = carrier
         self.keys = tuple(keys)
-        if not keys:
-            raise UnsupportedFormat(
-                f"the volume is encrypted (LUKS version {version}); it can be read with its passphrase"
-            )
+        if version == 1 and not keys:
+            raise UnsupportedFormat("the volume is encrypted (LUKS version 1); it can be read with its passphrase")
         if version != 1:
             raise UnsupportedFormat("the volume is encrypted (LUKS version 2); only version 1 can be opened here")
         _check_iterations(carrier, origin)

@@ -134,7 +134,11 @@ def logical_volumes(physical: Iterable[PhysicalVolume], problems: ProblemLog) ->
         physical: of all disks that are there.
         problems: told of what is missing or not supported.
     """
-    members = {volume.uuid: volume.source for volume in physical}
+    members: dict[str, Source] = {}
+    for volume in physical:
+        if members.setdefault(volume.uuid, volume.source) is not volume.source:
+            message = f"LVM physical volume {volume.uuid} is there already, as {members[volume.uuid].origin}"
+            problems.add(volume.source.origin, f"{message}; this one is not used")
     newest: dict[str, tuple[str, Section, Origin]] = {}
     for volume in physical:
         if volume.metadata is None:

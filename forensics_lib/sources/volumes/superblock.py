@@ -64,11 +64,13 @@ def read_superblock(source: Source) -> Superblock | None:
     blocks = _head(source, _ZFS_UBERBLOCKS, _ZFS_UBERBLOCKS)
     if any(blocks.startswith(_ZFS_MAGICS, place) for place in range(0, len(blocks), 1024)):
         return Superblock("zfs_member")
-    return None
+    return _raid_at_the_end(source)
 
 
+_RAID_ROUNDING = 1 << 20  # of the size, to whole chunks
+_RAID_MAGIC = b"\xfc\x4e\x2b\xa9"
 _MAGICS = {
-    "linux_raid_member": ((4096, b"\xfc\x4e\x2b\xa9"), (0, b"\xfc\x4e\x2b\xa9")),
+    "linux_raid_member": ((4096, _RAID_MAGIC), (0, _RAID_MAGIC)),
     "BitLocker": ((3, b"-FVE-FS-"),),
     "ReFS": ((3, b"ReFS\0\0\0\0"),),
     "apfs": ((32, b"NXSB"),),
@@ -78,8 +80,29 @@ _MAGICS = {
     "jfs": ((0x8000, b"JFS1"),),
     "reiserfs": ((0x10034, b"ReIsEr"),),
     "swsuspend": tuple((size - 10, b"S1SUSPEND") for size in _PAGE_SIZES),
+    "ufs": tuple(
+        (place + 1372, magic)
+        for place, number in ((8192, 0x00011954), (65536, 0x19540119))
+        for magic in (number.to_bytes(4, "little"), number.to_bytes(4, "big"))
+    ),
+    "bcache": ((4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"),),
     "bcachefs": ((4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"),),
 }
+
+
+def _raid_at_the_end(source: Source) -> Superblock | None:
+    """A member of a Linux RAID with metadata 0.90 or 1.0, which begins with what the RAID holds.
+
+    The last partition of a disk can end where the disk ends; so the place or size that is recorded has to fit as well.
+    """
+    old, new = (source.size & ~0xFFFF) - 0x10000, (source.size - 0x2000) & ~0xFFF
+    head = _head(source, old, 64) if old > 0 else b""
+    if head.startswith(_RAID_MAGIC) and 0 <= old - (_U32.unpack_from(head, 32)[0] << 10) < _RAID_ROUNDING:
+        return Superblock("linux_raid_member")
+    head = _head(source, new, 256) if new > 0 else b""
+    if head.startswith(_RAID_MAGIC) and len(head) == 256 and _U64.unpack_from(head, 144)[0] << 9 == new:
+        return Superblock("linux_raid_member", _text(head[32:64]), _uuid(head[16:32]))
+    return None
 
 
 def _head(source: Source, offset: int, length: int) -> bytes:
