@@ -96,10 +96,13 @@ class Bolt:
         for page in sorted({0, 1} - {meta.page for meta in self.metas if meta.valid}):
             self.problems.add(origin, f"meta page {page} is damaged")
         missing = self.meta.high_water - self._pages.count
+        lost = sum(isinstance(fault, _Lost) for fault in self._tree.faults)
         if missing > 0:
-            self.problems.add(origin, f"the file ends {missing} pages before the end of the database")
+            message = f"the file ends {missing} pages before the end of the database"
+            self.problems.add(origin, f"{message}; {lost} that are in use are lost" if lost else message)
         for fault in (*self._tree.faults, *self._tree.freelist_faults):
-            self._add(fault)
+            if not isinstance(fault, _Lost):
+                self._add(fault)
 
     def _report_page(self, error: DamagedData, number: int) -> None:
         self.problems.add(self._pages.origin(number), error)
@@ -224,6 +227,10 @@ class Bucket:
         return (page, page.elements[index]) if found else None
 
 
+class _Lost(DamagedData):
+    """A page behind the end of a file that was cut, which is one fault whatever lay there."""
+
+
 class Walk:
     """One walk over a tree: which pages it has visited and what it found wrong. A page is visited once.
 
@@ -273,8 +280,10 @@ class Walk:
         try:
             if depth > MAX_DEPTH:
                 raise LimitExceeded(f"branch pages are nested more than {MAX_DEPTH} deep")
-            if number >= min(self.end, self.pages.count):
+            if number >= self.end:
                 raise DamagedData("the page lies beyond the end")
+            if number >= self.pages.count:
+                raise _Lost("the page lies beyond the end of the file")
             if self.visited[number]:
                 raise DamagedData("the page is used a second time")
             page = self.pages.page(number, self.pages.room(number, self.visited))

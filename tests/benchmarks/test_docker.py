@@ -82,14 +82,15 @@ def fastest(call: Callable[[], object], rounds: int = 3) -> float:
 
 
 def test_listing_containers(benchmark) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
-    small, reads_of_small = host(100, 50)
-    large, reads_of_large = host(400, 200)
-    assert benchmark(ask, large) == (400, 20)
+    containers, layers = (1000, 500) if benchmark.enabled else (400, 200)
+    small, reads_of_small = host(containers // 4, layers // 4)
+    large, reads_of_large = host(containers, layers)
+    assert benchmark(ask, large) == (containers, layers // DEPTH)
     assert content(reads_of_large) == {}
     once = Counter(reads_of_large)
     reads_of_large.clear()
     ask(large)
-    assert ask(small) == (100, 5)
+    assert ask(small) == (containers // 4, layers // 4 // DEPTH)
     assert content(reads_of_small) == {}
     # each record is read as often as it is in a root of any size
     assert set(reads_of_large) == set(once)

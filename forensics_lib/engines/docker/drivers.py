@@ -6,7 +6,7 @@ Formats: moby ``daemon/graphdriver/*``. Everything is looked up in the evidence'
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 from forensics_lib.engines.docker.layerdb import LayerDb
@@ -82,6 +82,17 @@ class GraphDriver(ABC):
         except ForensicsError:
             return False
         return True
+
+    def _once(self, cache_id: str, own: str, lower: Sequence[str], named: Sequence[str]) -> list[str]:
+        """The lower layers without those that a list names again; what is wrong with the list is a problem."""
+        distinct = [folder for folder in dict.fromkeys(lower) if folder != own]
+        if len(distinct) < len(lower):
+            message = f"its list of {len(named)} lower layers leads in a circle; each is taken once"
+            self._reader.problems.add(self._origin(cache_id), message)
+        elif len(lower) < len(named):
+            message = f"its list has {len(named)} lower layers; {len(lower)} are merged"
+            self._reader.problems.add(self._origin(cache_id), message)
+        return distinct
 
     def folder(self, cache_id: str) -> str:
         """The directory of a layer."""
@@ -159,7 +170,8 @@ class Overlay2(GraphDriver):
         text = self._reader.text(join(self.folder(cache_id), "lower"))
         if text is None:
             return [own, *self._from_records(cache_id)]
-        return [own, *(self._behind(cache_id, link) for link in text.split(":")[:_MAX_LAYERS] if link)]
+        links = [link for link in text.split(":") if link]
+        return [own, *self._once(cache_id, own, [self._behind(cache_id, link) for link in links[:_MAX_LAYERS]], links)]
 
     def _behind(self, cache_id: str, link: str) -> str:
         """The directory behind a short link ``l/<name>``; a missing link is found again by the layers' own ``link``."""
@@ -263,8 +275,8 @@ class Aufs(GraphDriver):
     def tree(self, cache_id: str) -> Tree:
         """The merged file system of a layer and all below it."""
         layers = [(self._tree, self._existing(cache_id))]
-        text = self._reader.text(join(join(self.home, "layers"), cache_id)) or ""
-        for name in text.split()[:_MAX_LAYERS]:
+        names = (self._reader.text(join(join(self.home, "layers"), cache_id)) or "").split()
+        for name in self._once(cache_id, cache_id, names[:_MAX_LAYERS], names):
             folder = self.folder(name)
             if _is_name(name) and folder in self._tree:
                 layers.append((self._tree, folder))

@@ -36,7 +36,7 @@ from forensics_lib.engines.volume import Volume
 from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.images.image import Image
-from forensics_lib.model import Origin
+from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import SliceSource
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
@@ -173,8 +173,11 @@ class DockerRoot:
     @cached_property
     def volumes(self) -> list[Volume]:
         """All volumes, by name."""
-        records = decode_volumes(self._bucket("volumes/metadata.db", b"volumes"), self.reader)
-        return list_volumes(self.reader, self.root, self.real_root, records, self.engine, self.last_written_ns)
+        items, complete = self._read_bucket("volumes/metadata.db", b"volumes")
+        records = decode_volumes(items, self.reader)
+        return list_volumes(
+            self.reader, self.root, self.real_root, records, self.engine, self.last_written_ns, complete=complete
+        )
 
     @cached_property
     def networks(self) -> list[Network]:
@@ -261,21 +264,29 @@ class DockerRoot:
         return JournalLog(self.journals, container_id, self.engine.at_least(23))
 
     def _bucket(self, path: str, name: bytes) -> Iterable[tuple[bytes, bytes, Origin]]:
-        """Key, value and origin of each record of a bucket; nothing when the database is missing or unreadable."""
+        """Key, value and origin of each record of a bucket; none when the database is missing or unreadable."""
+        return self._read_bucket(path, name)[0]
+
+    def _read_bucket(self, path: str, name: bytes) -> tuple[list[tuple[bytes, bytes, Origin]], bool]:
+        """The records of a bucket, and whether the database is there and without a fault."""
         node = self.reader.find(self.root.at(*path.split("/")))
         if node is None:
-            return
+            return [], False
         origin = node.origin.to(node.path.lstrip("/"))
+        found: list[tuple[bytes, bytes, Origin]] = []
+        faults = ProblemLog()
         try:
             source = node.source()
-            database = Bolt(SliceSource(source, 0, source.size, origin), self.reader.problems)
+            database = Bolt(SliceSource(source, 0, source.size, origin), faults)
             bucket = database.root.bucket(name)
             if bucket is not None:
-                for record in bucket.walk():
-                    if record.value is not None and len(record.path) == len(bucket.path):
-                        yield record.key, record.value, record.origin
+                records = (record for record in bucket.walk() if len(record.path) == len(bucket.path))
+                found += [(one.key, one.value, one.origin) for one in records if one.value is not None]
         except ForensicsError as error:
-            self.reader.problems.add(origin, error)
+            faults.add(origin, error)
+        for fault in faults.rows:
+            self.reader.problems.add(fault.origin, fault.error)
+        return found, not faults.rows
 
     def _note_store(self) -> None:
         """Say once when containers or images lie in a store that is not in the evidence."""

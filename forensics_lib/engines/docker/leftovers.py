@@ -10,10 +10,11 @@ from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.engines.docker.snapshots import SnapshotDb
 from forensics_lib.errors import DamagedData, ForensicsError
-from forensics_lib.trees.base import NodeKind
+from forensics_lib.trees.base import NodeKind, join
 
 __all__ = ["report_leftovers"]
 
+_REMOVED = (ContainerState.REMOVING, ContainerState.DEAD)
 _MAX_COUNTED = 100_000
 
 
@@ -21,12 +22,13 @@ def report_leftovers(docker: DockerRoot) -> None:
     """Add a problem for each half-removed container or layer and each unfinished one, with what is left of it."""
     problems = docker.reader.problems
     for record in docker.records:
-        if record.parts.state in (ContainerState.REMOVING, ContainerState.DEAD):
+        if record.parts.state in _REMOVED:
             name = record.parts.name or record.id
             problems.add(
                 record.config_origin, f"container {name} is half removed; {_left_of_container(docker, record)}"
             )
     known = {record.id for record in docker.records}
+    whole = {record.id for record in docker.records if record.parts.state not in _REMOVED}
     for record in docker.records:  # an image that is mounted into a container has a writable layer of its own
         points = record.config.object("MountPoints")
         known |= {
@@ -44,6 +46,13 @@ def report_leftovers(docker: DockerRoot) -> None:
         if isinstance(layers, SnapshotDb):
             _report_snapshots(docker, layers)
         for mount in layers.mounts.values() if docker.root.at("containers") in docker.reader.tree else ():
+            name = join(join(join(layers.path, "mounts"), mount.container_id), "mount-id")
+            if mount.container_id in whole and not mount.mount_id and not docker.reader.text(name):
+                problems.add(
+                    mount.origin,
+                    f"container {mount.container_id}: its mount-id is missing, empty or no file: "
+                    "which directory holds its files is not known",
+                )
             if not {mount.container_id, mount.mount_id} & known:
                 left = _count(driver, mount.mount_id)
                 what = f"writable layer {mount.container_id} has no container: it was removed"

@@ -102,7 +102,7 @@ def _all_records(
     for log in sorted(logs, key=lambda log: log.driver != own):
         for file in _files(tree, log, problems):
             if log.driver != own and driver and file.size:
-                problems.add(file.origin, f"log of another driver than {driver}, which the container is configured for")
+                problems.add(_at(file), f"log of another driver than {driver}, which the container is configured for")
             yield from _records(file, log.decoder, problems, limits)
 
 
@@ -163,7 +163,7 @@ def _files(tree: Tree, log: _Log, problems: ProblemLog) -> Iterator[Node]:
         suffix = node.name[len(log.name) :]
         rotated = _ROTATED.fullmatch(suffix)
         if suffix and rotated is None:
-            problems.add(node.origin, "has no name that Docker gives a log; not read")
+            problems.add(_at(node), "has no name that Docker gives a log; not read")
         else:
             files.setdefault(int(rotated[1]) if rotated else 0, []).extend(_regular_file(tree, node, problems))
     for newer, older in pairwise(sorted({-1, *files})):
@@ -174,33 +174,37 @@ def _files(tree: Tree, log: _Log, problems: ProblemLog) -> Iterator[Node]:
         yield from same[:1]
         for copy in same[1:]:
             message = "left out: the same log lies beside it uncompressed, as when compression was interrupted"
-            problems.add(copy.origin, message)
+            problems.add(_at(copy), message)
 
 
 def _place(tree: Tree, log: _Log, name: str = "") -> Origin:
     return tree.origin.to(join(log.directory, name).strip("/"))
 
 
+def _at(node: Node) -> Origin:
+    return node.origin.to(node.path.lstrip("/"))
+
+
 def _regular_file(tree: Tree, node: Node, problems: ProblemLog) -> Iterator[Node]:
     try:
         file = tree.resolve(node.path) if node.kind is NodeKind.SYMLINK else node
     except ForensicsError as error:
-        problems.add(node.origin, f"link to {node.target} leads to no file in this evidence: {error}")
+        problems.add(_at(node), f"link to {node.target} leads to no file in this evidence: {error}")
         return
     if file.kind is NodeKind.FILE:
         yield file
     else:
-        problems.add(node.origin, f"stands in the place of a log but is a {file.kind}; not opened")
+        problems.add(_at(node), f"stands in the place of a log but is a {file.kind}; not opened")
 
 
 def _records(file: Node, decoder: _Decoder, problems: ProblemLog, limits: Limits) -> Iterator[LogRecord]:
-    origin = file.origin
+    origin = _at(file)
 
     def no_record(error: DamagedData) -> None:
         problems.add(origin.to("record", error.offset), error)
 
     def unreadable(error: ForensicsError) -> None:
-        problems.add(file.origin, error)
+        problems.add(_at(file), error)
 
     try:
         with closing(file.source()) as source:

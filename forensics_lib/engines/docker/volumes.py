@@ -42,8 +42,13 @@ def list_volumes(
     records: Mapping[str, tuple[JsonObject, Origin]],
     engine: Engine,
     last_written_ns: int,
+    *,
+    complete: bool = True,
 ) -> list[Volume]:
-    """The volumes by name: every folder that is one, and those of plugins, which only have a record."""
+    """The volumes by name: every folder that is one, and those of plugins, which only have a record.
+
+    A volume without a record is a problem where the records are `complete`.
+    """
     found: list[Volume] = []
 
     def add(name: str, node: Node | None, document: JsonObject, origin: Origin) -> None:
@@ -61,7 +66,7 @@ def list_volumes(
             add(name, None, document, origin)
     for name, node in folders.items():
         document, origin = records.get(name, (JsonObject({}), node.origin.to(node.path.lstrip("/"))))
-        if name not in records:
+        if name not in records and complete:
             reader.problems.add(origin, f"volume {name} has a folder, but no record")
         add(name, node, document, origin)
     return sorted(found, key=lambda volume: volume.name)
