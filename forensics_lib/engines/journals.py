@@ -48,19 +48,20 @@ class Journals:
                         found[origin] = file
         return list(found.values())
 
-    def entries(self, accept: Accept | None = None) -> Iterator[JournalEntry]:
+    def entries(self, accept: Accept | None = None, *, without: str = "") -> Iterator[JournalEntry]:
         """The entries in the order in which they were written, each once, be it in several files.
 
         Files that count their entries together follow that count; others are put in order by the clock.
 
         Args:
             accept: which ones: those with a field of that name whose value the function accepts; None for all.
+            without: name of a field that they must not have; looked at only beside `accept`.
         """
         writers: dict[str, list[JournalFile]] = {}
         for file in self.files:
             writers.setdefault(file.header.seqnum_id, []).append(file)
         streams = [
-            merge(*(file.entries(accept) for file in files), key=lambda entry: entry.seqnum)
+            merge(*(file.entries(accept, without=without) for file in files), key=lambda entry: entry.seqnum)
             for files in writers.values()
         ]
         yield from _distinct(merge(*streams, key=lambda entry: entry.realtime_us))

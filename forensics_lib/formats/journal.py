@@ -34,6 +34,7 @@ _ENTRY = struct.Struct("<16xQQQ16sQ")  # number, realtime, monotonic, boot, hash
 _PAIR = struct.Struct("<QQ")
 _LARGEST_ENTRY = 4 * LARGEST_VALUE
 _MAX_ITEMS = 65_536
+_KEPT, _KEPT_SIZE = 8192, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,20 +124,22 @@ class JournalFile:
         self._place = struct.Struct("<I" if self.header.compact else "<Q")
         self._item_size = 4 if self.header.compact else 16
         self._source_size = source.size
+        self._fields: dict[int, tuple[str, bytes]] = {}
         self._last_lookup: tuple[tuple[str, ...], list[tuple[str, bytes, array[int]]]] | None = None
 
-    def entries(self, accept: Accept | None = None) -> Iterator[JournalEntry]:
+    def entries(self, accept: Accept | None = None, *, without: str = "") -> Iterator[JournalEntry]:
         """The entries in the order in which they were written.
 
         Args:
             accept: which ones; None for all.
+            without: name of a field that they must not have; looked at only beside `accept`.
         """
-        offsets = self._indexed(accept) if self._is_whole else None
+        offsets = self._indexed(accept, without) if self._is_whole else None
         if offsets is not None:
             for offset in offsets:
                 yield from self._entry(offset, True)
             return
-        for offset, listed in self._scanned(accept):
+        for offset, listed in self._scanned(accept, without):
             yield from self._entry(offset, listed)
 
     def values(self, field: str) -> Iterator[tuple[bytes, int, JournalEntry]]:
@@ -169,7 +172,7 @@ class JournalFile:
             self._report(f"the journal was not closed (its state is {state}): its last entries may be missing", 16)
         return header.closed
 
-    def _indexed(self, accept: Accept | None) -> Iterable[int] | None:
+    def _indexed(self, accept: Accept | None, without: str) -> Iterable[int] | None:
         """Places of entries by the file's index; None, reported, when it does not hold together."""
         try:
             if accept is None:
@@ -179,6 +182,8 @@ class JournalFile:
                 for offset, value in self._index.values(name):
                     if accepts(value):
                         found.update(self._index.entries_of(offset))
+            for offset, _ in self._index.values(without) if without and found else ():
+                found.difference_update(self._index.entries_of(offset))
             return sorted(found)
         except (BadIndex, DamagedData) as error:
             self._report_index(error)
@@ -191,9 +196,9 @@ class JournalFile:
             raise BadIndex(f"it names {len(found)} entries, the header counts {self.header.entries}")
         return found
 
-    def _scanned(self, accept: Accept | None) -> Iterator[tuple[int, bool]]:
+    def _scanned(self, accept: Accept | None, without: str) -> Iterator[tuple[int, bool]]:
         """(place, whether the index names it) of entries, found by reading every object."""
-        found = self.entry_places if accept is None else self._found(accept)
+        found = self.entry_places if accept is None else self._found(accept, without)
         listed = self._listed_as_far_as_it_goes
         unlisted = 0
         for offset in found:
@@ -204,10 +209,11 @@ class JournalFile:
         if unlisted:
             self._report(f"{unlisted} entries are not in the journal's index; they were found by reading on", 0)
 
-    def _found(self, accept: Accept) -> list[int]:
+    def _found(self, accept: Accept, without: str) -> list[int]:
         """Places of the entries that have a wanted value, by reading every object."""
-        found = self._look_up(tuple(sorted(accept)))
-        return sorted(set().union(*(places for name, value, places in found if accept[name](value))))
+        lookup = self._look_up(tuple(sorted({*accept, without} - {""})))
+        found = set[int]().union(*(places for name, value, places in lookup if name in accept and accept[name](value)))
+        return sorted(found.difference(*(places for name, _, places in lookup if name == without)))
 
     def _look_up(self, names: tuple[str, ...]) -> list[tuple[str, bytes, array[int]]]:
         """(name, value, places of its entries) of every value that one of some fields has, by reading every object.
@@ -303,19 +309,31 @@ class JournalFile:
         fields: list[tuple[str, bytes]] = []
         room, lost = _LARGEST_ENTRY, 0
         for place in items:
-            try:
-                name, found, value = self.objects.payload(place, min(room, LARGEST_VALUE)).partition(b"=")
-                if not found:
-                    raise DamagedData(f"a field without name at {place}", offset=place)
-            except DamagedData as error:
-                lost += 1
-                self._report(f"a field of the entry cannot be read: {error}", offset)
-                continue
-            room -= len(value)
-            fields.append((name.decode("ascii", "surrogateescape"), value))
+            field = self._fields.get(place)
+            if field is None:
+                try:
+                    field = self._field(place, min(room, LARGEST_VALUE))
+                except DamagedData as error:
+                    lost += 1
+                    self._report(f"a field of the entry cannot be read: {error}", offset)
+                    continue
+            room -= len(field[1])
+            fields.append(field)
         yield JournalEntry(
             seqnum, realtime, monotonic, boot.hex(), tuple(fields), lost, xor, listed, offset, self.origin
         )
+
+    def _field(self, place: int, limit: int) -> tuple[str, bytes]:
+        """(name, value) of a data object; short ones are kept, for most of them are shared by many entries."""
+        name, found, value = self.objects.payload(place, limit).partition(b"=")
+        if not found:
+            raise DamagedData(f"a field without name at {place}", offset=place)
+        field = (name.decode("ascii", "surrogateescape"), value)
+        if len(value) <= _KEPT_SIZE:
+            if len(self._fields) >= _KEPT:
+                self._fields.clear()
+            self._fields[place] = field
+        return field
 
     def _report_index(self, error: Exception) -> None:
         self._report(f"the journal's index is damaged, so every object is read: {error}", 0)

@@ -29,7 +29,6 @@ _NOT_ZERO = re.compile(rb"[^\0]")
 _ZSTD_WINDOW_LOG = 27
 _XZ_MEMORY = 256 << 20
 _CACHED = 4 << 20
-_SMALL = 4096
 _STEP = 4096
 _RATIO, _RATIO_FROM = 1000, 1 << 30
 
@@ -65,7 +64,6 @@ class JournalObjects:
         self._start = start
         self._payload_at = 72 if compact else 64
         self._blocks: Cache[int, bytes] = Cache(_CACHED)
-        self._values: Cache[int, bytes] = Cache(_CACHED)
         self._block = (-1, b"")
         self._unpacked = 0
 
@@ -110,19 +108,15 @@ class JournalObjects:
             DamagedData: no such object is there, or it does not unpack.
             LimitExceeded: it is too large, or all values of the file together are.
         """
-        value = self._values.get(offset)
-        if value is None:
-            flags, size = self.head(offset, ObjectKind.DATA)
-            if size - self._payload_at > limit:
-                raise LimitExceeded(f"a field of {size} bytes; the limit is {limit}", offset=offset)
-            value = self.read(offset + self._payload_at, max(size - self._payload_at, 0))
-            if flags:
-                value = _unpack(value, flags, limit, offset)
-                self._unpacked += len(value)
-                if self._unpacked > max(_RATIO_FROM, _RATIO * self.size):
-                    raise LimitExceeded(f"fields of more than {self._unpacked} bytes in all", offset=offset)
-            if len(value) <= _SMALL:
-                self._values.put(offset, value)
+        flags, size = self.head(offset, ObjectKind.DATA)
+        if size - self._payload_at > limit:
+            raise LimitExceeded(f"a field of {size} bytes; the limit is {limit}", offset=offset)
+        value = self.read(offset + self._payload_at, max(size - self._payload_at, 0))
+        if flags:
+            value = _unpack(value, flags, limit, offset)
+            self._unpacked += len(value)
+            if self._unpacked > max(_RATIO_FROM, _RATIO * self.size):
+                raise LimitExceeded(f"fields of more than {self._unpacked} bytes in all", offset=offset)
         return value
 
     def may_start(self, offset: int, starts: tuple[bytes, ...]) -> bool:

@@ -76,6 +76,16 @@ def test_entries_by_their_fields(form: str, state: int) -> None:
     assert read(data, {"NO_SUCH_FIELD": lambda value: True})[0] == []
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("state", [0, 1])
+def test_entries_without_a_field(form: str, state: int) -> None:
+    file, _ = open_journal(changed(journal(form), STATE, bytes([state])))
+    accept: Accept = {"_COMM": lambda value: value in (b"dockerd", b"sudo")}
+    found = list(file.entries(accept, without="CONTAINER_ID_FULL"))
+    assert [entry.text("_COMM") for entry in found] == ["dockerd", "sudo"]
+    assert len(list(file.entries(accept, without="NONE"))) == 61
+
+
 def test_one_file_answers_several_questions() -> None:
     file, _ = open_journal(changed(journal("wide-keyed-lz4"), STATE, b"\1"))
     assert len(list(file.entries({"_COMM": lambda value: value == b"sudo"}))) == 1

@@ -187,8 +187,8 @@ def _of_journals(journals: Journals) -> Iterator[DaemonLogLine]:
         "SYSLOG_IDENTIFIER": is_engine,
         "_COMM": is_engine,
     }
-    for entry in journals.entries(accept):
-        if entry.get("CONTAINER_ID_FULL") is None and not _is_other_kernel_line(entry):
+    for entry in journals.entries(accept, without="CONTAINER_ID_FULL"):
+        if not _is_other_kernel_line(entry):
             yield _of_entry(entry)
 
 
