@@ -622,9 +622,9 @@ def open_evidence(
     Args:
         path: a ``docker save`` archive, an OCI layout (folder or tar), a skopeo ``dir:`` folder, a ``docker export`` or
             any other tar archive, each also compressed as a whole with gzip, zstd, xz or bzip2; a disk image (raw, also
-            in pieces, EWF, QCOW2, VMDK, VHD, VHDX or VDI), named by its first file; or a folder. A folder of nothing but
-            files, some of them disk images, is opened as all these disks: of several hosts, or of one whose logical
-            volumes or btrfs span them.
+            in pieces, EWF, QCOW2, VMDK, VHD, VHDX or VDI), named by its first file; or a folder. A folder of files and
+            nothing else, some of them disk images, is opened as all these disks: of several hosts, or of one whose
+            logical volumes or btrfs span them.
         strict: raise at the first problem instead of keeping it in `Evidence.problems`.
         progress: called with bytes done and in total during long work.
         limits: bounds on what the evidence may ask for.

@@ -96,11 +96,26 @@ class _Opener:
         disk = Qcow2(source)
         if disk.corrupt:
             self.problems.add(disk.origin, "the image is marked as corrupt")
-        if disk.backing_name is None:
-            return disk
-        # "raw" must not be second-guessed: a guest can write any magic to its own raw disk
-        kind = FileSource if disk.backing_format == "raw" else Source
-        return Qcow2(source, self._below(disk.backing_name, disk.origin, source, siblings, kind))
+        self._name_snapshots(disk)
+        backing, data = None, None
+        if disk.backing_name is not None:
+            # "raw" must not be second-guessed: a guest can write any magic to its own raw disk
+            kind = FileSource if disk.backing_format == "raw" else Source
+            backing = self._below(disk.backing_name, disk.origin, source, siblings, kind)
+        if disk.data_name is not None:
+            data = siblings.open(disk.data_name)
+            if data is None:
+                self.problems.add(disk.origin, f"the external data file {disk.data_name!r} is missing")
+        return disk if backing is data is None else Qcow2(source, backing, data=data)
+
+    def _name_snapshots(self, disk: Qcow2) -> None:
+        try:
+            for one in disk.snapshots:
+                when = f" of {one.created:%Y-%m-%d %H:%M:%SZ}" if one.created else ""
+                message = f"the image holds the snapshot {one.id} {one.name!r}{when}, which is not examined"
+                self.problems.add(disk.origin, UnsupportedFormat(message))
+        except DamagedData as error:
+            self.problems.add(disk.origin, error)
 
     def _vmdk(self, source: Source, siblings: Siblings) -> Source:
         disk = Vmdk(source, self.problems, siblings=siblings)

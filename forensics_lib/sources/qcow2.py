@@ -31,9 +31,9 @@ _VERSION_2_HEADER = 72
 _COMPRESSION_TYPE = 104
 
 _DIRTY, _CORRUPT, _EXTERNAL_DATA, _COMPRESSION, _EXTENDED_L2 = (1 << bit for bit in range(5))
-_KNOWN_FEATURES = _DIRTY | _CORRUPT | _COMPRESSION | _EXTENDED_L2
+_KNOWN_FEATURES = _DIRTY | _CORRUPT | _EXTERNAL_DATA | _COMPRESSION | _EXTENDED_L2
 _ENCRYPTION = {1: "AES", 2: "LUKS"}
-_BACKING_FORMAT = 0xE2792ACA
+_BACKING_FORMAT, _DATA_FILE = 0xE2792ACA, 0x44415441
 
 _OFFSET_MASK = 0x00FF_FFFF_FFFF_FE00
 _COMPRESSED_FLAG = 1 << 62
@@ -81,13 +81,14 @@ class Qcow2Snapshot:
 class Qcow2(Source):
     """The disk inside a QCOW2 image.
 
-    Reads versions 2 and 3, zlib and zstd clusters, extended L2 entries (subclusters), backing files and internal
-    snapshots. Not read: encrypted images and external data files; both are named when the image is opened.
+    Reads versions 2 and 3, zlib and zstd clusters, extended L2 entries (subclusters), backing files, external data
+    files and internal snapshots. Not read: encrypted images, which are named when the image is opened.
 
     Args:
         source: the image file.
         backing: the disk that unallocated clusters are read from. Without it they are zeros, or damage if the image
             names a backing file.
+        data: the external data file. Without it its clusters are damage if the image keeps them there.
         origin: of the disk; a step below the image by default.
 
     Attributes:
@@ -95,19 +96,26 @@ class Qcow2(Source):
         cluster_size: in bytes.
         compression: ``zlib`` or ``zstd``, the method of compressed clusters.
         backing_name: recorded name of the backing file; None for an image that stands alone.
+        data_name: recorded name of the external data file; empty when none is recorded, None for an image without one.
         backing_format: recorded format of the backing file, e.g. ``raw``; None when none is recorded.
         dirty: the image was not closed properly; its disk is complete all the same.
         corrupt: QEMU had marked the image as corrupt.
 
     Raises:
         DamagedData: the header contradicts the format.
-        UnsupportedFormat: the image is encrypted, keeps its data elsewhere, or uses an unknown feature.
+        UnsupportedFormat: the image is encrypted or uses an unknown feature.
     """
 
     format: ClassVar[str] = "qcow2"
     magic: ClassVar[bytes] = b"QFI\xfb"
 
-    def __init__(self, source: Source, backing: Source | None = None, origin: Origin | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        backing: Source | None = None,
+        origin: Origin | None = None,
+        data: Source | None = None,
+    ) -> None:
         """Read the header and the first-level table."""
         self.source = source
         self.origin = origin or source.origin.to(self.format)
@@ -131,6 +139,11 @@ class Qcow2(Source):
         if backing is None and self.backing_name is not None:
             reason = f"nothing is stored for these bytes, and the backing file {self.backing_name!r} is missing"
             self.backing = MissingSource(_ANY_SIZE, self.origin, reason)
+        self.data_name = self._data_name(backing_offset) if self._external else None
+        self.data = data or source
+        if data is None and self._external:
+            reason = f"these bytes lie in the external data file {self.data_name!r}, which is missing"
+            self.data = MissingSource(_ANY_SIZE, self.origin, reason)
         self._l1 = self._first_level(l1_offset, l1_entries)
         self._tables: Cache[int, array[int]] = Cache(4 << 20)  # of 8 bytes each
         self._clusters: Cache[int, bytes] = Cache(8 << 20)
@@ -173,7 +186,7 @@ class Qcow2(Source):
             count += 1
         length = min(length, count * unit_size - skip)
         if kind == _DATA:
-            return read_exactly(self.source, place + skip, length, f"the cluster of disk offset {offset}")
+            return read_exactly(self.data, place + skip, length, f"the cluster of disk offset {offset}")
         return bytes(length) if kind == _ZERO else self._below(offset, length)
 
     def _locate(self, table: array[int], unit: int, offset: int) -> tuple[int, int]:
@@ -187,7 +200,7 @@ class Qcow2(Source):
                     raise self._damage("a version 2 image has a zero cluster, which version 3 brought", offset)
                 return _ZERO, 0
             place = entry & _OFFSET_MASK
-            kind = _DATA if place else _UNALLOCATED
+            kind = _DATA if place or self._is_at_zero(entry) else _UNALLOCATED
         else:
             slot, sub = unit >> 5 << 1, unit & 31
             entry, bitmap = table[slot], table[slot + 1]
@@ -195,12 +208,16 @@ class Qcow2(Source):
                 return _COMPRESSED, entry
             allocated, zero = bitmap >> sub & 1, bitmap >> 32 + sub & 1
             place = entry & _OFFSET_MASK
-            if allocated and (zero or not place):
+            if allocated and (zero or not (place or self._is_at_zero(entry))):
                 raise self._damage("a subcluster is marked as allocated and as zero, or lies nowhere", offset)
             kind = _ZERO if zero else _DATA if allocated else _UNALLOCATED
         if place & (self.cluster_size - 1):
             raise self._damage(f"a cluster at {place} does not begin at a cluster's start", offset)
         return (kind, place + (sub << self._unit_bits if self._extended else 0)) if kind == _DATA else (kind, 0)
+
+    def _is_at_zero(self, entry: int) -> bool:
+        """Whether an entry without a place means the very first cluster, as only an external data file has one."""
+        return self._external and bool(entry >> 63)
 
     def _below(self, offset: int, length: int) -> bytes:
         """What unallocated clusters show: the backing disk, and zeros behind its end."""
@@ -301,8 +318,10 @@ class Qcow2(Source):
         return disk
 
     def close(self) -> None:
-        """Close the image and its backing files."""
+        """Close the image, its data file and its backing files."""
         self.source.close()
+        if self.data is not self.source:
+            self.data.close()
         if self.backing is not None:
             self.backing.close()
 
@@ -315,8 +334,7 @@ class Qcow2(Source):
         if self.version >= 3:
             data = read_exactly(self.source, _VERSION_2_HEADER, _FEATURES.size, "the header")
             features, _, _, _, self._header_length = _FEATURES.unpack(data)
-        if features & _EXTERNAL_DATA:
-            raise UnsupportedFormat("the QCOW2 image keeps its data in another file (external data file)")
+        self._external = bool(features & _EXTERNAL_DATA)
         if features & ~_KNOWN_FEATURES:
             raise UnsupportedFormat(f"the QCOW2 image uses unknown features ({features & ~_KNOWN_FEATURES:#x})")
         if features & _COMPRESSION:
@@ -343,6 +361,12 @@ class Qcow2(Source):
             if kind == _BACKING_FORMAT:
                 self.backing_format = data.decode("utf-8", "surrogateescape")
         return read_exactly(self.source, offset, length, "the backing file's name").decode("utf-8", "surrogateescape")
+
+    def _data_name(self, backing_offset: int) -> str:
+        end = backing_offset or self.cluster_size
+        return next(
+            (data.decode("utf-8", "surrogateescape") for kind, data in self._extensions(end) if kind == _DATA_FILE), ""
+        )
 
     def _extensions(self, end: int) -> Iterator[tuple[int, bytes]]:
         position = self._header_length

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pickle
 import random
+import re
 import struct
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
-from forensics_lib.model import Origin
+from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource, Source
+from forensics_lib.sources.disk import open_disk
 from forensics_lib.sources.file import FileSource
 from forensics_lib.sources.qcow2 import Qcow2
 from tests.diskmaker import (
@@ -30,6 +32,7 @@ from tests.diskmaker import (
     read_or_damage,
     run,
     stored,
+    unpack,
 )
 
 CLUSTER_KINDS = ("v2.qcow2", "zlib.qcow2", "zstd.qcow2", "subclusters.qcow2", "base.qcow2")
@@ -209,11 +212,31 @@ def test_encryption_is_named() -> None:
         Qcow2(patched("base.qcow2", (32, b"\0\0\0\2")))
 
 
-def test_an_external_data_file_is_named(tmp_path: Path) -> None:
-    image = tmp_path / "disk.qcow2"
-    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={tmp_path / 'data'}", image, "1M")
-    with pytest.raises(UnsupportedFormat, match="external data file"):
-        Qcow2(FileSource(image))
+@pytest.mark.parametrize("options", ["", ",data_file_raw=on", ",extended_l2=on,cluster_size=16k"])
+def test_an_external_data_file(tmp_path: Path, options: str) -> None:
+    raw, image, data = raw_file(tmp_path), tmp_path / "disk.qcow2", tmp_path / "disk.data"
+    run("qemu-img", "create", "-q", "-f", "qcow2", "-o", f"data_file={data}{options}", image, str(raw.stat().st_size))
+    run("qemu-img", "convert", "-n", "-O", "qcow2", raw, image)
+    assert Qcow2(FileSource(image)).data_name == str(data)
+    problems = ProblemLog()
+    disk = open_disk(image, problems)
+    assert disk is not None
+    assert_same(disk, raw.read_bytes())
+    assert not problems.rows
+    data.rename(tmp_path / "elsewhere")
+    disk = open_disk(image, problems)
+    assert disk is not None
+    with pytest.raises(DamagedData, match=r"external data file .* is missing"):
+        disk.read_at(0, 512)
+    assert [problem.message for problem in problems.rows] == [f"the external data file '{data}' is missing"]
+
+
+def test_snapshots_are_named_when_a_disk_is_opened(tmp_path: Path) -> None:
+    problems = ProblemLog()
+    assert open_disk(unpack(tmp_path, "snapshot.qcow2"), problems) is not None
+    (problem,) = problems.rows
+    time = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ"
+    assert re.fullmatch(rf"the image holds the snapshot 1 'before' of {time}, which is not examined", problem.message)
 
 
 @pytest.mark.parametrize(
