@@ -111,10 +111,14 @@ class _Group:
 
     number: int
     inode: InodeItem | None = None
+    raw: bytes = b""
     at: int = 0
     references: list[NameReference] = field(default_factory=list)
     entries: list[DirectoryEntry] = field(default_factory=list)
     extents: list[tuple[int, FileExtent]] = field(default_factory=list)
+
+
+_Latest = dict[int, tuple[bytes, State | None]]
 
 
 class Lives:
@@ -193,6 +197,7 @@ class Lives:
     def _read_tree(self, number: int) -> None:
         """The leaves of one subvolume, oldest first; those in use only tell what they no longer have."""
         known: list[tuple[int, int]] = []  # inodes that were there and are not known to be gone
+        latest: _Latest = {}
         leaves = self._history.leaves(number)
         starts: defaultdict[int, list[FoundNode]] = defaultdict(list)
         for leaf in leaves:
@@ -214,15 +219,17 @@ class Lives:
                 self._problems.add(leaf.device.origin, error)
                 continue
             here = set(_inodes(block))
-            for inode in [inode for inode in known[begin:end] if inode not in here]:
-                known.remove(inode)  # the list is short: what is deleted leaves it
-                if (life := self._lives.get((number, *inode))) is not None:
-                    life.gone = leaf.generation
+            for inode in known[begin:end]:
+                if inode not in here:
+                    self._lives[number, *inode].gone = leaf.generation
+            known[begin:end] = [inode for inode in known[begin:end] if inode in here]
             if leaf.until == NOW:
                 continue
-            for group in self._groups(block):
-                life = self._take(number, group, leaf, starts)
-                if life is not None and life.subvolume == number and group.inode is not None:
+            for group in self._groups(block, latest, leaf.until):
+                life, state = self._take(number, group, leaf, starts)
+                if state is None or state.whole or not stat.S_ISREG(state.inode.mode):
+                    latest[group.number] = group.raw, state
+                if life is not None and life.subvolume == number:
                     life.gone = None
                     index = bisect_left(known, (life.number, life.born))
                     if index == len(known) or known[index] != (life.number, life.born):
@@ -271,12 +278,23 @@ class Lives:
         known += [state.inode.generation] if state is not None else []
         return generation in known if generation else bool(known) and inode != _LOWEST
 
-    def _groups(self, block: BtrfsNode) -> Iterator[_Group]:
-        """The items of a leaf by the inode they belong to."""
+    def _groups(self, block: BtrfsNode, latest: _Latest | None = None, until: int = 0) -> Iterator[_Group]:
+        """The items of a leaf by the inode they belong to; without inodes that are as they were in another leaf.
+
+        Whatever changes of an inode, its names and its extents, changes the inode as well.
+        """
         group: _Group | None = None
+        same = 0
         for index, (objectid, kind, offset) in enumerate(block.keys):
-            if not _LOWEST <= objectid <= _HIGHEST:
+            if not _LOWEST <= objectid <= _HIGHEST or objectid == same:
                 continue
+            if latest is not None and kind == ItemKind.INODE and objectid in latest:
+                raw, state = latest[objectid]
+                if raw == block.item(index).data:
+                    same = objectid
+                    if state is not None:
+                        state.last = max(state.last, until)
+                    continue
             if group is None or group.number != objectid:
                 if group is not None:
                     yield group
@@ -293,7 +311,7 @@ class Lives:
         data = block.data[start : start + size]
         if kind == ItemKind.INODE:
             inode = parse_inode(data)
-            group.inode, group.at = inode, block.at + start
+            group.inode, group.raw, group.at = inode, data, block.at + start
             changed = max(self.changed_ns.get(inode.transaction, 0), inode.ctime_ns)
             self.changed_ns[inode.transaction] = changed
         elif kind == ItemKind.INODE_REF:
@@ -307,11 +325,13 @@ class Lives:
 
     # Lives -----------------------------------------------------------------------------------------------------------
 
-    def _take(self, number: int, group: _Group, leaf: FoundNode, starts: dict[int, list[FoundNode]]) -> Life | None:
-        """Add what a leaf tells of an inode; gives its life if it is none that simply lives on."""
+    def _take(
+        self, number: int, group: _Group, leaf: FoundNode, starts: dict[int, list[FoundNode]]
+    ) -> tuple[Life | None, State | None]:
+        """Add what a leaf tells of an inode; gives its life and content if it is none that simply lives on."""
         self._take_entries(number, group, leaf.until)
         if group.inode is None:
-            return None
+            return None, None
         inode, until = group.inode, leaf.until
         if inode.generation:
             number = self._subvolumes.owner(number, inode.transaction, (inode.generation, inode.ctime_ns))
@@ -324,7 +344,7 @@ class Lives:
                 place = reference.directory, reference.name, inode.generation or inode.transaction
                 names[place] = max(names.get(place, 0), until)
         if not inode.generation or inode.mode == 0:
-            return None  # a log that tells only that there is such an inode
+            return None, None  # a log that tells only that there is such an inode
         in_log = leaf.owner == LOG_TREE
         extents = tuple(group.extents)
         is_last = leaf.last is not None and leaf.last.objectid == group.number
@@ -332,9 +352,9 @@ class Lives:
             extents = self._continued(inode, leaf, extents, starts)
         whole = _covered(extents, inode.size) if in_log else _counted(extents) == inode.allocated
         if now is not None and (now.inode.size, now.extents) == (inode.size, extents):
-            return None
+            return None, None
         if now is not None and not stat.S_ISREG(inode.mode):
-            return None
+            return None, None
         key = number, group.number, inode.generation
         life = self._lives.get(key)
         if life is None:
@@ -345,7 +365,7 @@ class Lives:
         if state is None:
             if self._left <= 0 or self._extents_left <= 0:
                 self._say_limit()
-                return life
+                return life, None
             self._left -= 1
             self._extents_left -= len(extents)
             state = State(inode, extents, until, leaf.device, group.at, whole, in_log)
@@ -356,7 +376,7 @@ class Lives:
             state.in_log = state.in_log and in_log
             if inode.transaction >= state.inode.transaction:
                 state.inode, state.device, state.at = inode, leaf.device, group.at
-        return life
+        return life, state
 
     def _take_entries(self, number: int, group: _Group, until: int) -> None:
         for entry in group.entries:
