@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from forensics_lib.errors import DamagedData, NotFound
 from forensics_lib.formats.btrfs import BtrfsVolume
@@ -41,6 +41,7 @@ class BtrfsSpace:
         self._volume = volume
         self._starts, self._ends, self._since, self._data = array("Q"), array("Q"), array("Q"), array("B")
         self._damaged: list[DamagedData] = []
+        self._left_out: list[tuple[int, int]] = []
         try:
             self._read()
             self._read_log()
@@ -96,12 +97,19 @@ class BtrfsSpace:
                 return
             yield max(start, self._starts[index]), min(end, self._ends[index]), self._since[index]
 
+    def leave_out(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """Take (first address, end) of ranges from the free space: what they hold is known."""
+        self._left_out = sorted({*self._left_out, *ranges})
+
     def free(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """(first address, end) of the gaps in a range."""
-        for begin, stop, _ in self.used(start, end):
-            if begin > start:
+        first = max(0, bisect.bisect_left(self._left_out, (start, 0)) - 1)
+        last = bisect.bisect_left(self._left_out, (end, 0))
+        taken = [(begin, stop) for begin, stop, _ in self.used(start, end)]
+        for begin, stop in sorted([*taken, *self._left_out[first:last]]):
+            if start < begin < end:
                 yield start, begin
-            start = stop
+            start = max(start, stop)
         if start < end:
             yield start, end
 

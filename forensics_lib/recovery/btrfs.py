@@ -49,7 +49,8 @@ def undelete(
 
     Args:
         tree: the file system.
-        space: what of it is in use.
+        space: what of it is in use; at the end the compressed content of deleted files counts as in use as well, for
+            packed bytes are nobody's file.
         problems: gets what could not be read.
         progress: called with bytes done and in total of the search for tree blocks.
     """
@@ -68,7 +69,9 @@ def undelete(
         if extent.logical
     )
     content = partial(BtrfsContent, chunks, sector_size=volume.superblock.sector_size)
-    yield from _Undelete(tree, lives, subvolumes, names, proof, content).run()
+    undeleting = _Undelete(tree, lives, subvolumes, names, proof, content)
+    yield from undeleting.run()
+    space.leave_out(undeleting.packed)
 
 
 class _Undelete:
@@ -89,6 +92,7 @@ class _Undelete:
         self._names = names
         self._proof = proof
         self._content = content
+        self.packed: list[tuple[int, int]] = []
 
     def run(self) -> Iterator[Remnant]:
         """The remnants: deleted subvolumes, then what was in them and in others; then names without an inode."""
@@ -216,6 +220,8 @@ class _Undelete:
                     lost += length
                 else:
                     extents.append((start + offset, kept(extent, offset, length)))
+                    if extent.compression and extent.stored:
+                        self.packed.append((extent.logical, extent.logical + extent.stored))
                     worst = min(worst, standing)
         content = self._content(extents=extents, size=size, origin=origin)
         if lost:

@@ -161,6 +161,21 @@ def test_free_space_is_disjoint_from_what_is_in_use() -> None:
     ]
 
 
+def test_packed_content_that_is_known_is_not_carved() -> None:
+    problems = ProblemLog()
+    tree = BtrfsTree(disk(), problems)
+    space = BtrfsSpace(tree.volume, problems)
+
+    def magics() -> int:
+        (free,) = free_spaces(tree, space)
+        starts = (at for start, length in free.ranges for at in range(start, start + length, NODE))
+        return sum(disk().read_at(at, 4) == b"\x28\xb5\x2f\xfd" for at in starts)
+
+    assert magics()
+    list(undelete(tree, space, problems))
+    assert not magics()
+
+
 def pieces(tree: BtrfsTree, path: str) -> list[Piece]:
     node = tree.node(path)
     content = node.source() if node.content is not None else None
