@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, islice
 from typing import TypeAlias
 
 from forensics_lib.engines.containerd.root import METADATA
@@ -20,25 +21,29 @@ from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.bbolt import Bolt, Record, State
 from forensics_lib.formats.containerd import unsigned_varint
 from forensics_lib.formats.jsondoc import JsonObject, iter_objects, parse, parse_object, parse_time, to_bytes
-from forensics_lib.model import Origin
+from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.forms import CONTAINER_ID, form_of
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.base import Node, join, parent_of
 from forensics_lib.trees.documents import DocumentReader
 
-__all__ = ["database_remnants"]
+__all__ = ["copied_records", "database_remnants"]
 
 _METHODS = {
     State.PREVIOUS: "bbolt previous transaction",
     State.NEWER: "bbolt newer transaction",
     State.STALE: "bbolt page",
+    State.LIVE: "bbolt copy",
 }
 _NETWORK_KEY = re.compile(r"docker/network/v1\.0/([a-z_-]+)/(.+?)/?")
 _INDEX = 8
 _SPECIFICATION = b'{"ociVersion"'
 _MAX_RECORDS = 1_000_000
 _MAX_NAME = 200
+_MAX_COPIES = 100
+_LEAST, _LARGEST = 4 * 1024, 64 << 20
+_MAGIC = (b"\xed\xda\x0c\xed", b"\xed\x0c\xda\xed")
 
 
 _Reader: TypeAlias = "Callable[[_Database], Iterator[Remnant]]"
@@ -52,10 +57,51 @@ def database_remnants(docker: DockerRoot) -> Iterator[Remnant]:
     """
     for node, reader in _databases(docker):
         try:
-            database = _Database(node, Bolt(node.source(), docker.reader.problems))
+            database = _Database(node.path, Bolt(node.source(), docker.reader.problems))
             yield from reader(database)
         except ForensicsError as error:
             docker.reader.problems.add(node.origin.to(node.path.lstrip("/")), error)
+
+
+def copied_records(copies: Iterable[Remnant], dockers: Iterable[DockerRoot], problems: ProblemLog) -> Iterator[Remnant]:
+    """What recovered copies of such databases hold that the databases as they are do not.
+
+    Args:
+        copies: remnants, bbolt databases among them.
+        dockers: the data roots that are left.
+        problems: gets copies that cannot be read.
+    """
+    known: dict[tuple[bytes, ...], int] | None = None
+    for copy in islice((one for one in copies if _is_database(one)), _MAX_COPIES):
+        if copy.content is None:
+            continue
+        if known is None:
+            known = _known(dockers)
+        try:
+            bolt = Bolt(copy.content, ProblemLog())
+            reader = next((read for names, read in _BY_BUCKET if bolt.root.bucket(*names) is not None), _others)
+            yield from reader(_Database(copy.path, bolt, known, copy.complete))
+        except ForensicsError as error:
+            problems.add(copy.origin, error)
+
+
+def _known(dockers: Iterable[DockerRoot]) -> dict[tuple[bytes, ...], int]:
+    """The records of all databases as they are."""
+    known: dict[tuple[bytes, ...], int] = {}
+    for docker in dockers:
+        for node, _ in _databases(docker):
+            with suppress(ForensicsError):  # which is told where the database itself is read
+                known |= _Database(node.path, Bolt(node.source(), ProblemLog())).live
+    return known
+
+
+def _is_database(remnant: Remnant) -> bool:
+    if remnant.content is None or not _LEAST <= (remnant.size or 0) <= _LARGEST:
+        return False
+    try:
+        return remnant.content.read_some(16, 4) in _MAGIC
+    except ForensicsError:
+        return False
 
 
 def _databases(docker: DockerRoot) -> Iterator[tuple[Node, _Reader]]:
@@ -89,14 +135,25 @@ def _present(reader: DocumentReader, places: Iterable[tuple[str, _Reader]]) -> I
 
 @dataclass(frozen=True)
 class _Database:
-    """One database with everything that it holds and held."""
+    """One database with everything that it holds and held.
 
-    node: Node
+    Attributes:
+        path: where it lies, or lay.
+        bolt: its content.
+        known: of a copy, the records of the databases as they are; None for one of these.
+        sound: whether all of its bytes are known to be its own.
+    """
+
+    path: str
     bolt: Bolt
+    known: dict[tuple[bytes, ...], int] | None = None
+    sound: bool = True
 
     @cached_property
     def live(self) -> dict[tuple[bytes, ...], int]:
         """Hashes of the values by the names of the buckets and the key; only compared with each other."""
+        if self.known is not None:
+            return self.known
         found = {}
         for count, record in enumerate(self.bolt.root.walk()):
             if count >= _MAX_RECORDS:
@@ -117,7 +174,10 @@ class _Database:
     def gone(self) -> list[Record]:
         """The records that are not live, whatever bucket they are thought to have been in."""
         found = []
-        for record in self.bolt.stale():
+        copied = () if self.known is None else self.bolt.root.walk()
+        for record in chain(copied, self.bolt.stale()):
+            if record.state is State.LIVE and self.live.get((*record.path, record.key)) == hash(record.value):
+                continue
             if record.value is not None and not record.rooted and (record.key, hash(record.value)) in self._pairs:
                 continue
             found.append(record)
@@ -145,15 +205,15 @@ class _Database:
     ) -> Remnant:
         """A record as a remnant; `valid` tells whether its value is what such records hold."""
         source = None if content is None else BytesSource(content, record.origin)
-        sure = Confidence.INTACT if valid and record.complete else Confidence.CARVED
+        sure = Confidence.INTACT if valid and record.complete and self.sound else Confidence.CARVED
         return Remnant(
             kind=kind,
-            path=self.node.path,
+            path=self.path,
             container_id=container_id,
             image_id="",
             method=_METHODS[record.state],
             confidence=Confidence.METADATA_ONLY if source is None else sure,
-            complete=source is not None and record.complete and valid,
+            complete=source is not None and record.complete and valid and self.sound,
             size=None if source is None else source.size,
             origin=record.origin,
             detail=detail,
@@ -313,3 +373,11 @@ def _parsed(data: bytes, origin: Origin) -> JsonObject | None:
 
 def _text(name: bytes) -> str:
     return name.decode("utf-8", "backslashreplace")
+
+
+_BY_BUCKET: tuple[tuple[tuple[bytes, ...], _Reader], ...] = (
+    ((b"libnetwork",), _networks),
+    ((b"volumes",), _volumes),
+    ((b"v1", b"snapshots"), _snapshots),
+    ((b"v1",), _containerd),
+)

@@ -15,12 +15,12 @@ from forensics_lib.recovery.agree import agreed
 from forensics_lib.recovery.blobs import unnamed_blobs
 from forensics_lib.recovery.carve import carve
 from forensics_lib.recovery.containerd import store_remnants
-from forensics_lib.recovery.databases import database_remnants
+from forensics_lib.recovery.databases import copied_records, database_remnants
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.remnant import Remnant
-from forensics_lib.recovery.sqlite import sqlite_remnants
+from forensics_lib.recovery.sqlite import copied_rows, sqlite_remnants
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.btrfs import BtrfsTree
 from forensics_lib.trees.ext import ExtTree
@@ -86,6 +86,9 @@ def find_remnants(
         finally:
             found.sightings.extend((*described, *carved))
             found.remnants.extend(named_by_layers(list(agreed(described, carved, problems)), problems))
+    copies = [one for one in found.remnants if one.content is not None]
+    found.remnants.extend(copied_records(copies, dockers, problems))
+    found.remnants.extend(copied_rows(copies, trees, problems))
     return found
 
 

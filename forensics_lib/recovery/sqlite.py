@@ -7,20 +7,22 @@ outlives it for some minutes or longer. kine keeps keys of Kubernetes, all versi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import JsonObject, parse_object
-from forensics_lib.formats.sqlite import Row, Sqlite, SqliteTable
+from forensics_lib.formats.sqlite import MAGIC, Row, Sqlite, SqliteTable
 from forensics_lib.formats.sqlite_record import Value
-from forensics_lib.formats.sqlite_stale import Stale, stale_rows
+from forensics_lib.formats.sqlite_stale import stale_rows
 from forensics_lib.model import Origin, ProblemLog, utc_from_ns
 from forensics_lib.recovery.forms import CONTAINER_ID
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
-__all__ = ["sqlite_remnants"]
+__all__ = ["copied_rows", "sqlite_remnants"]
 
 _PODMAN = ("libpod/db.sql", "db.sql")
 _HOSTS = ("var/lib/containers/storage", "run/containers/storage", "root/.local/share/containers/storage", "storage")
@@ -28,6 +30,8 @@ _IN_HOME = ".local/share/containers/storage"
 _KINE = ("var/lib/rancher/k3s/server/db/state.db", "server/db/state.db", "db/state.db", "state.db")
 _MAX_HOMES = 10_000
 _MAX_TEXT = 200
+_MAX_COPIES = 100
+_LEAST, _LARGEST = 1024, 256 << 20
 _MAX_SECONDS = 1 << 33
 _EXITS, _CONTAINERS = "ContainerExitCode", "ContainerConfig"
 
@@ -45,13 +49,69 @@ def sqlite_remnants(trees: Iterable[Tree], problems: ProblemLog) -> Iterator[Rem
             if node.kind is not NodeKind.FILE or not node.size:
                 continue
             try:
-                log = tree.node(f"{path}-wal") if f"{path}-wal" in tree else None
-                database = Sqlite(node.source(), log.source() if log is not None and log.size else None)
-                yield from _rows(_Database(node, database))
+                database = _opened(tree, node)
+                yield from _rows(_Database(path, database))
                 for fault in database.faults:
                     problems.add(node.origin.to(path.lstrip("/")), fault)
             except ForensicsError as error:
                 problems.add(node.origin.to(path.lstrip("/")), error)
+
+
+def copied_rows(copies: Iterable[Remnant], trees: Iterable[Tree], problems: ProblemLog) -> Iterator[Remnant]:
+    """What recovered copies of such databases hold that the databases as they are do not.
+
+    Args:
+        copies: remnants, SQLite databases among them.
+        trees: file systems with the databases as they are.
+        problems: gets copies that cannot be read.
+    """
+    known: set[tuple[str, tuple[Value, ...]]] | None = None
+    for copy in islice((one for one in copies if _is_database(one)), _MAX_COPIES):
+        if copy.content is None:
+            continue
+        if known is None:
+            known = _known(trees)
+        try:
+            found = _Database(copy.path, Sqlite(copy.content))
+            if not any(table.name in _DESCRIBED for table in found.database.tables):
+                continue
+            for table in found.database.tables:
+                for row in found.database.rows(table) if table.name in _DESCRIBED else ():
+                    if (table.name, row.values) not in known:
+                        known.add((table.name, row.values))
+                        page = (row.page - 1) * found.database.page_size
+                        origin = copy.content.origin.to(f"page {row.page}", page + row.offset)
+                        what = "only in an older copy of the database: "
+                        yield _remnant_of(found, table, row, what, "SQLite copy", origin, copy)
+        except ForensicsError as error:
+            problems.add(copy.origin, error)
+
+
+def _known(trees: Iterable[Tree]) -> set[tuple[str, tuple[Value, ...]]]:
+    """The rows of all databases as they are."""
+    known: set[tuple[str, tuple[Value, ...]]] = set()
+    for tree in trees:
+        for path in _paths(tree):
+            with suppress(ForensicsError):  # which is told where the database itself is read
+                database = _opened(tree, tree.node(path))
+                known |= {(table.name, row.values) for table in database.tables for row in database.rows(table)}
+    return known
+
+
+def _is_database(remnant: Remnant) -> bool:
+    if remnant.content is None or not _LEAST <= (remnant.size or 0) <= _LARGEST:
+        return False
+    try:
+        return remnant.content.read_some(0, len(MAGIC)) == MAGIC
+    except ForensicsError:
+        return False
+
+
+def _opened(tree: Tree, node: Node) -> Sqlite:
+    """A database with its log."""
+    path = f"{node.path}-wal"
+    log = tree.node(path) if path in tree else None
+    return Sqlite(node.source(), log.source() if log is not None and log.size else None)
 
 
 def _paths(tree: Tree) -> Iterator[str]:
@@ -71,9 +131,9 @@ def _paths(tree: Tree) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _Database:
-    """One database and where it lies."""
+    """One database and where it lies, or lay."""
 
-    node: Node
+    path: str
     database: Sqlite
 
     def remnant(
@@ -92,7 +152,7 @@ class _Database:
         source = None if content is None else BytesSource(content, origin)
         return Remnant(
             kind=kind,
-            path=self.node.path,
+            path=self.path,
             container_id=container_id if CONTAINER_ID.fullmatch(container_id) else "",
             image_id="",
             method=method,
@@ -108,28 +168,42 @@ class _Database:
 def _rows(found: _Database) -> Iterator[Remnant]:
     yield from _still_there(found)
     for stale in stale_rows(found.database):
-        table, row = stale.table, stale.row
-        named = _named(table, row)
-        value = named.get("value" if table.name == "kine" else "JSON")
-        content = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else None
-        describe = _DESCRIBED.get(table.name, _other)
-        kind, words = describe(named, _parsed(content))
-        words = words if table.name in _DESCRIBED else f"row of the table {table.name}: {words}"
-        what = f"older version of {words}" if stale.older else f"deleted {words}"
-        where = ", in a frame of the log" if stale.state is Stale.FRAME else ""
-        detail = f"{what}, page {row.page}{where}" + ("" if row.complete else "; its end was overwritten")
-        valid = _is_valid(table, content)
-        sure = Confidence.VERIFIED if stale.checked and row.complete else Confidence.INTACT
-        yield found.remnant(
-            kind,
-            detail,
-            stale.state.value,
-            stale.origin,
-            content,
-            container_id=str(named.get("ContainerID") or (named.get("ID") if table.name != "PodConfig" else "") or ""),
-            confidence=sure if row.complete and valid else Confidence.CARVED,
-            complete=row.complete and valid,
-        )
+        what = "older version of " if stale.older else "deleted "
+        method = stale.state.value
+        yield _remnant_of(found, stale.table, stale.row, what, method, stale.origin, checked=stale.checked)
+
+
+def _remnant_of(
+    found: _Database,
+    table: SqliteTable,
+    row: Row,
+    what: str,
+    method: str,
+    origin: Origin,
+    copy: Remnant | None = None,
+    *,
+    checked: bool = False,
+) -> Remnant:
+    """A row as a remnant; of a copy of a database it is no surer than that."""
+    named = _named(table, row)
+    value = named.get("value" if table.name == "kine" else "JSON")
+    content = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else None
+    kind, words = _DESCRIBED.get(table.name, _other)(named, _parsed(content))
+    words = words if table.name in _DESCRIBED else f"row of the table {table.name}: {words}"
+    whole = row.complete and _is_valid(table, content) and (copy is None or copy.complete)
+    detail = f"{what}{words}, page {row.page}" + ("" if row.complete else "; its end was overwritten")
+    sure = Confidence.VERIFIED if checked else Confidence.INTACT
+    container_id = named.get("ContainerID") or (named.get("ID") if table.name != "PodConfig" else "")
+    return found.remnant(
+        kind,
+        detail,
+        method,
+        origin,
+        content,
+        container_id=str(container_id or ""),
+        confidence=sure if whole else Confidence.CARVED,
+        complete=whole,
+    )
 
 
 def _still_there(found: _Database) -> Iterator[Remnant]:

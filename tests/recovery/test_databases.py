@@ -6,10 +6,11 @@ import json
 import lzma
 from pathlib import Path
 
-from forensics_lib.recovery.databases import database_remnants
+from forensics_lib.model import ProblemLog
+from forensics_lib.recovery.databases import copied_records, database_remnants
 from forensics_lib.recovery.remnant import Confidence
 from tests.engines.docker.dataroot import bolt, hexid
-from tests.recovery.scene import data_root
+from tests.recovery.scene import data_root, remnant
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "bolt"
 ROOT: dict[str, bytes | str | None] = {"image/overlay2/layerdb": None}
@@ -65,6 +66,18 @@ def test_an_older_version_of_a_live_record(tmp_path: Path) -> None:
     docker = data_root(tmp_path, ROOT | {"volumes/metadata.db": bytes(data) + freed})
     (row,) = database_remnants(docker)
     assert row.detail.startswith("older version of volume data, driver other")
+
+
+def test_an_older_copy_of_a_database(tmp_path: Path) -> None:
+    docker = data_root(tmp_path, ROOT | {"volumes/metadata.db": bolt({"volumes": {"data": b'{"Name":"data"}'}})})
+    gone, changed = b'{"Name":"gone","Driver":"local"}', b'{"Name":"data","Driver":"old"}'
+    copy = remnant(bolt({"volumes": {"data": changed, "gone": gone}}), complete=False)
+    problems = ProblemLog()
+    rows = list(copied_records([copy, remnant(b"x" * 9000)], [docker], problems))
+    assert [(row.kind, row.method, row.complete) for row in rows] == [("volume", "bbolt copy", False)] * 2
+    assert [row.detail.partition(",")[0] for row in rows] == ["older version of volume data", "deleted volume gone"]
+    assert problems.rows == []
+    assert list(copied_records([remnant(bolt({"volumes": {"data": b'{"Name":"data"}'}}))], [docker], problems)) == []
 
 
 def test_no_database_and_a_damaged_one(tmp_path: Path) -> None:

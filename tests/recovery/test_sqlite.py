@@ -12,9 +12,10 @@ import pytest
 import forensics_lib as fl
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.remnant import Confidence, Remnant
-from forensics_lib.recovery.sqlite import sqlite_remnants
+from forensics_lib.recovery.sqlite import copied_rows, sqlite_remnants
 from forensics_lib.trees.directory import DirectoryTree
 from tests.engines.docker.dataroot import hexid
+from tests.recovery.scene import remnant
 
 WEB, GONE, SHORT = hexid("web"), hexid("gone"), hexid("short-lived")
 SCHEMA = """
@@ -114,6 +115,22 @@ def test_the_evidence_has_them_among_its_remnants(host: Path) -> None:
     with fl.open(host) as ev:
         assert {one.container_id for one in ev.remnants()} >= {GONE, SHORT}
         assert not ev.deleted_containers  # which are Docker's
+
+
+def test_an_older_copy_of_a_database(host: Path) -> None:
+    older = host / "older.db"
+    with closing(sqlite3.connect(older)) as base:
+        base.executescript(SCHEMA)
+        base.execute("INSERT INTO ContainerConfig VALUES(?,?,?,?)", (SHORT, "short", None, config("short")))
+        base.commit()
+    copies = [remnant(older.read_bytes()), remnant(b"SQLite format 3\0" + b"x" * 2000), remnant(b"x" * 2000)]
+    problems = ProblemLog()
+    (row,) = copied_rows(copies, [DirectoryTree(host, problems)], problems)
+    assert (row.kind, row.container_id, row.read(), row.complete) == ("config", SHORT, config("short"), True)
+    assert row.detail.startswith("only in an older copy of the database: container short")
+    assert len(problems.rows) == 1
+    current = host / "var/lib/containers/storage/db.sql"
+    assert list(copied_rows([remnant(current.read_bytes())], [DirectoryTree(host, problems)], problems)) == []
 
 
 def test_what_is_no_database_is_a_problem(tmp_path: Path) -> None:
