@@ -33,6 +33,13 @@ class Intervals:
         """Whether all blocks of some runs are marked."""
         return not any(True for run in runs for _ in self.gaps(run.block, run.block + run.count))
 
+    def inside(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """The marked parts of an interval."""
+        for index in range(bisect.bisect_right(self._ends, start), len(self._starts)):
+            if self._starts[index] >= end:
+                return
+            yield max(self._starts[index], start), min(self._ends[index], end)
+
     def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """The unmarked parts of an interval."""
         index = bisect.bisect_right(self._ends, start)

@@ -25,6 +25,7 @@ from forensics_lib.recovery.xfs_lives import Life, Lives, State
 from forensics_lib.recovery.xfs_names import Name, Names
 from forensics_lib.recovery.xfs_past import NOW, Past
 from forensics_lib.recovery.xfs_remains import Remains
+from forensics_lib.recovery.xfs_shared import SharedBlocks, is_shared
 from forensics_lib.sources.base import BytesSource, ExtentSource, Source
 from forensics_lib.trees.xfs import XfsTree
 
@@ -78,6 +79,7 @@ class _Find:
     kept: tuple[Run, ...] = ()
     is_last: bool = True
     is_grown: bool = False
+    shared: int = 0
 
     @property
     def last(self) -> int:
@@ -96,6 +98,7 @@ class _Undelete:
         self._free = free
         self._names = names
         self._used = Intervals()
+        self._shared = SharedBlocks(geometry, iter(()), self._used.inside)
 
     def run(self, lives: Lives) -> Iterator[Remnant]:
         """The remnants; those whose path is not known come last, after a look at all directories."""
@@ -127,6 +130,7 @@ class _Undelete:
             finds += (_Find(life, state, is_last=index == 0) for index, state in enumerate(life.states))
             finds += (_Find(life, state, is_last=False, is_grown=True) for state in life.grown)
         finds.sort(key=lambda find: (find.last, find.life.number), reverse=True)
+        self._look_for_shared(lives, finds)
         own: dict[tuple[int, int], Intervals] = {}
         for find in finds:
             life, state = find.life, find.state
@@ -135,7 +139,7 @@ class _Undelete:
                 if find.is_grown:
                     find.kept = state.runs if life.alive or kept.cover(state.runs) else ()
                 else:
-                    find.kept = self._kept(life, state)
+                    find.kept = self._kept(find, state)
                     if stat.S_ISREG(life.inode.mode):  # what else has blocks is in the log, and asked of it
                         self._used.add(state.runs)
                     kept.add(find.kept)
@@ -144,19 +148,37 @@ class _Undelete:
                     continue
             yield find
 
-    def _kept(self, life: Life, state: State) -> tuple[Run, ...]:
+    def _look_for_shared(self, lives: Lives, finds: list[_Find]) -> None:
+        """Note which allocated blocks of deleted files belong to living files that share them."""
+        wanted = Intervals()
+        for find in finds:
+            if find.state is not None and is_shared(find.state.inode.flags2):
+                wanted.add(find.state.runs)
+        self._shared = SharedBlocks(self._geometry, iter(lives.sharing), wanted.inside)
+
+    def _kept(self, find: _Find, state: State) -> tuple[Run, ...]:
         """The runs of a state that nothing else can have overwritten."""
-        if state.last == NOW and self._is_open(life, state):
+        if state.last == NOW and self._is_open(find.life, state):
             return state.runs
+        born_ns = state.inode.times[3]
         kept: list[Run] = []
         for run in state.runs:
+            parts: list[tuple[int, int]] = []
             for start, count in self._free.parts(run.block, run.count):
                 for begin, end in self._used.gaps(start, start + count):
                     for used in (*self._past.written_after(begin, end - begin, state.last), end):
                         if used > begin:
-                            shift = begin - run.block
-                            kept.append(Run(run.logical + shift, begin, used - begin, run.written))
+                            parts.append((begin, used))
                         begin = used + 1
+            if born_ns is not None and is_shared(state.inode.flags2):
+                shared = self._shared.parts(run.block, run.block + run.count, born_ns)
+                shared = [
+                    part for part in shared if not any(True for _ in self._free.parts(part[0], part[1] - part[0]))
+                ]
+                find.shared += sum(end - begin for begin, end in shared)
+                parts += shared
+            for begin, end in sorted(parts):
+                kept.append(Run(run.logical + begin - run.block, begin, end - begin, run.written))
         return tuple(kept)
 
     def _is_open(self, life: Life, state: State) -> bool:
@@ -242,18 +264,23 @@ class _Undelete:
         """The content of a file, how sure it is, and what has to be said about it."""
         state = find.state
         if state is None:
-            words = "no content is known: never written, empty, or forgotten by the log"
-            return None, Confidence.METADATA_ONLY, [words]
+            return (
+                None,
+                Confidence.METADATA_ONLY,
+                ["no content is known: never written, empty, or forgotten by the log"],
+            )
         content = self._content(state, find.kept, origin)
         whole, kept = _blocks(state.runs), _blocks(find.kept)
         if kept < whole:
-            words = f"{kept} of {whole} blocks are still there" if kept else "all blocks were used again"
-            return (content if kept else None), Confidence.METADATA_ONLY, [words]
+            left = f"{kept} of {whole} blocks are still there" if kept else "all blocks were used again"
+            return (content if kept else None), Confidence.METADATA_ONLY, [left]
+        words = [f"{find.shared} of {whole} blocks are shared with a file that still exists"] if find.shared else []
         grade, wrong = judged(path, content)
+        words += [wrong] if wrong else []
         if state.is_sized or grade is not Confidence.INTACT:
-            return content, grade, [wrong] if wrong else []
-        words = "its size is not known, zeros at the end are left out"
-        return content, Confidence.INTACT if _ends_itself(content) else Confidence.CARVED, [words]
+            return content, grade, words
+        words.append("its size is not known, zeros at the end are left out")
+        return content, Confidence.INTACT if _ends_itself(content) else Confidence.CARVED, words
 
     def _content(self, state: State, kept: tuple[Run, ...], origin: Origin) -> Source:
         if state.data is not None:

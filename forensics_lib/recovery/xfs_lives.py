@@ -19,6 +19,7 @@ from forensics_lib.formats.xfs_space import inode_chunks
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.xfs_past import NOW, Past, Version, same_life
 from forensics_lib.recovery.xfs_remains import Remains
+from forensics_lib.recovery.xfs_shared import is_shared
 
 __all__ = ["Life", "Lives", "State"]
 
@@ -27,6 +28,7 @@ _COMPARED = 8
 _STOOD_NS = 5 * 10**9
 """How long content has to stand before what is added to it makes it an earlier state worth a row."""
 _MAX_FORMER = 1 << 20
+_FORK_AT, _FORK_AT_3 = 100, 176
 _OWNER_AT = 56
 _NEVER = bytes(4)
 
@@ -102,6 +104,7 @@ class Lives:
 
     Attributes:
         directories: numbers of the directories that live.
+        sharing: numbers of the inodes in use that share blocks.
         former: data forks of freed inodes that can have been directories, by number.
     """
 
@@ -111,10 +114,11 @@ class Lives:
         self._past = past
         self._problems = problems
         self._table = InodeTable(geometry)
-        self._fork_at = 176 if geometry.version == 5 else 100
+        self._fork_at = _FORK_AT_3 if geometry.version == 5 else _FORK_AT
         self._runs_left = _MAX_RUNS
         self._lives: dict[int, list[Life]] = {}
         self.directories: list[int] = []
+        self.sharing: list[int] = []
         self.former: dict[int, bytes] = {}
         self._collect_present()
         for inode in remains.inodes:
@@ -187,6 +191,8 @@ class Lives:
             mode = data[at + 2] << 8 | data[at + 3]
             if mode & 0xF000 == 0x4000:
                 self.directories.append(number)
+            if self._fork_at == _FORK_AT_3 and mode and is_shared(data[at + 127]):
+                self.sharing.append(number)
             wanted = number in versions
             if not wanted:
                 if mode:

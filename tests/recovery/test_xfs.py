@@ -10,13 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.errors import ForensicsError
+from forensics_lib.formats.run import Run
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_inode import ForkFormat, InodeTable
 from forensics_lib.formats.xfs_log_history import LogHistory
 from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.recovery.intervals import Intervals
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.recovery.xfs import undelete
 from forensics_lib.recovery.xfs_past import Past
+from forensics_lib.recovery.xfs_shared import SharedBlocks
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.xfs import XfsTree
 from tests.diskmaker import DISKS, stored
@@ -83,6 +86,27 @@ def test_open_files_are_whole() -> None:
     (found,) = [one for one in remnants() if one.path == row["path"]]
     assert (found.complete, found.sha256) == (True, row["sha256"])
     assert "open" in found.detail
+
+
+def test_blocks_that_a_living_file_shares_are_still_those_of_a_deleted_copy() -> None:
+    (row,) = [row for row in TRUTH["whole"] if str(row["path"]).endswith("upper/diff/database")]
+    (found,) = [one for one in remnants() if one.path == row["path"]]
+    assert (found.complete, found.sha256) == (True, row["sha256"])
+    assert "of 49 blocks are shared with a file that still exists" in found.detail
+
+
+def test_blocks_of_a_file_that_was_changed_since_are_not() -> None:
+    tree = tree_of(disk())
+    (node,) = [node for node in tree.walk("/overlay2/lower") if node.path.endswith("database")]
+    number, changed_ns = node.inode or 0, node.ctime_ns or 0
+    everything = Intervals()
+    everything.add((Run(0, 0, tree.geometry.block_count),))
+    shared = SharedBlocks(tree.geometry, iter([number, tree.geometry.root, 1 << 40]), everything.inside)
+    (part,) = shared.parts(0, tree.geometry.block_count, changed_ns + 1)
+    assert part[1] - part[0] == 49
+    assert shared.parts(part[0] + 1, part[1] - 1, changed_ns + 1) == [(part[0] + 1, part[1] - 1)]
+    assert shared.parts(0, tree.geometry.block_count, changed_ns) == []
+    assert list(SharedBlocks(tree.geometry, iter([number]), Intervals().inside).parts(0, 1 << 40, 1 << 62)) == []
 
 
 def test_a_file_in_many_pieces_is_mapped_by_a_tree_that_is_gone() -> None:
