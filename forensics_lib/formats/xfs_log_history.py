@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from forensics_lib.errors import DamagedData
+from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.formats.directory import Report
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_log_record import (
@@ -26,8 +26,10 @@ from forensics_lib.formats.xfs_log_record import (
 )
 from forensics_lib.model import Progress
 
-__all__ = ["LogHistory"]
+__all__ = ["MAX_BYTES", "LogHistory"]
 
+MAX_BYTES = 512 << 20
+"""Of records that are used, the newest ones; a log has up to 2 GiB."""
 _WINDOW = 1 << 20
 _TRANSACTION_HEADER = 16
 _INODE, _BUFFER, _CREATE = 0x123B, 0x123C, 0x123F
@@ -62,7 +64,7 @@ class LogHistory(LogRing):
         self._report = report
         self._progress = progress
         self.unfinished = 0
-        self._records = sorted(self._found(), key=lambda record: record.lsn)
+        self._records = self._newest(sorted(self._found(), key=lambda record: record.lsn))
 
     def transactions(self) -> Iterator[Transaction]:
         """They, in the order of their commits; each item tells where it lies."""
@@ -110,6 +112,16 @@ class LogHistory(LogRing):
                     if record is not None:
                         yield record
                 at = data.find(RECORD_MAGIC, at + 1)
+
+    def _newest(self, records: list[LogRecord]) -> list[LogRecord]:
+        """As many of the newest records as are used."""
+        left = MAX_BYTES
+        for index in range(len(records) - 1, -1, -1):
+            left -= records[index].length
+            if left < 0:
+                self._report(str(LimitExceeded(f"the oldest {index + 1} records of the log are not used")))
+                return records[index + 1 :]
+        return records
 
     def _header(self, block: int) -> LogRecord | None:
         try:

@@ -123,6 +123,14 @@ def test_records_that_cannot_be_true_are_left_out() -> None:
     assert written(transactions(bytes(other))) == [b"2"]
 
 
+def test_of_a_very_long_log_the_newest_records_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forensics_lib.formats.xfs_log_history.MAX_BYTES", 1024)
+    faults: list[str] = []
+    log = records(*[transaction(buffer_item(64, b"%d" % number * 128)) for number in range(4)])
+    assert written(transactions(log, faults)) == [b"2", b"3"]
+    assert faults == ["the oldest 2 records of the log are not used"]
+
+
 def test_a_log_on_another_device() -> None:
     geometry = file_system(b"")
     geometry.log_start = 0
