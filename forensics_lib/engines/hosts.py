@@ -29,7 +29,8 @@ def find_hosts(reader: DocumentReader, data_roots: Iterable[str]) -> list[Docume
             if found and start:
                 starts[start] = None
     for node in reader.folder("/"):
-        if node.kind is NodeKind.DIR and any(f"{node.path}/{sign}" in reader.tree for sign in _SIGNS):
+        is_host = node.name == "@home" or any(f"{node.path}/{sign}" in reader.tree for sign in _SIGNS)
+        if node.kind is NodeKind.DIR and is_host:
             starts[node.path] = None
     found_hosts = [reader]
     for start in starts:

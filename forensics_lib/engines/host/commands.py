@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 
 from forensics_lib.engines.findings import masked_text
 from forensics_lib.engines.host.daemon_log import timed_lines
 from forensics_lib.engines.host.files import HostFiles, place_of
 from forensics_lib.engines.host.users import users_of
-from forensics_lib.engines.host.zone import host_zone
+from forensics_lib.engines.host.zone import zones_of
 from forensics_lib.engines.journals import Journals
 from forensics_lib.formats.shell_history import read_history
 from forensics_lib.model import Origin, utc_from_ns
@@ -76,11 +76,12 @@ class HostCommand:
 
 def host_commands(hosts: Sequence[HostFiles], journals: Journals | None) -> Iterator[HostCommand]:
     """Commands about containers: of every user's history, then what sudo and cron logged, in files and journals."""
-    for host in hosts:
+    zones = zones_of([host.reader for host in hosts])
+    for host, (zone, is_known) in zip(hosts, zones, strict=True):
         for user in users_of(host.reader):
             for name, shell in _HISTORIES if user.home else ():
                 yield from _history(host, user.name, f"{user.home}/{name}", shell)
-        yield from _of_logs(host)
+        yield from _of_logs(host, zone, is_known)
     if journals is not None:
         yield from _of_journals(journals)
 
@@ -95,8 +96,7 @@ def _history(host: HostFiles, user: str, path: str, shell: str) -> Iterator[Host
             yield HostCommand(typed.time_ns, "", user, _text(typed.command), shell, origin)
 
 
-def _of_logs(host: HostFiles) -> Iterator[HostCommand]:
-    zone, is_known = host_zone(host.reader)
+def _of_logs(host: HostFiles, zone: tzinfo, is_known: bool) -> Iterator[HostCommand]:
     for folder in _FOLDERS:
         for node in host.logs(folder, _LOGS):
             for offset, _, parsed, time, assumed in timed_lines(host, node, zone, zone_is_known=is_known):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
 from forensics_lib.engines.host.files import HostFiles, place_of
-from forensics_lib.engines.host.zone import host_zone
+from forensics_lib.engines.host.zone import zones_of
 from forensics_lib.engines.journals import Journals
 from forensics_lib.formats.journal import Accept, JournalEntry
 from forensics_lib.formats.log_record import parse_stamp
@@ -44,7 +44,8 @@ class DaemonLogLine:
     Attributes:
         time_ns: when, nanoseconds since 1970; None where nothing tells.
         assumed: what of the time the line does not say: ``year`` (taken from the log's name or the file's time, by
-            the turns of the year in it), ``zone`` (taken for UTC, as the host's is not known), both, or empty.
+            the turns of the year in it), ``zone`` (taken from another file system of the evidence when one zone is
+            known, else for UTC), both, or empty.
         program: which program wrote it.
         pid: its process.
         level: ``error``, ``warning``, ``info`` …; empty when none is given.
@@ -97,8 +98,8 @@ def daemon_log(hosts: Sequence[HostFiles], journals: Journals | None) -> Iterato
     """
     if journals is not None:
         yield from _of_journals(journals)
-    for host in hosts:
-        zone, is_known = host_zone(host.reader)
+    zones = zones_of([host.reader for host in hosts])
+    for host, (zone, is_known) in zip(hosts, zones, strict=True):
         for folder in _FOLDERS:
             for node in host.logs(folder, _SHARED):
                 yield from _limited(host, node, _of_file(host, node, zone, is_known, ""))

@@ -10,6 +10,9 @@ from forensics_lib.trees.documents import DocumentReader
 
 __all__ = ["User", "users_of"]
 
+_SIGNS = (".bash_history", ".zsh_history", ".bashrc", ".profile", ".docker")
+"""What a home has."""
+
 
 @dataclass(frozen=True, slots=True)
 class User:
@@ -36,7 +39,10 @@ class User:
 
 
 def users_of(reader: DocumentReader) -> Iterator[User]:
-    """The accounts of ``/etc/passwd``, each home once, then homes below ``/home`` that no account names."""
+    """The accounts of ``/etc/passwd``, each home once, then homes below ``/home`` that no account names.
+
+    A file system that is mounted at ``/home`` has the homes at its top.
+    """
     homes = {"/", ""}
     for line in (reader.text("/etc/passwd") or "").splitlines():
         parts = line.split(":")
@@ -44,6 +50,9 @@ def users_of(reader: DocumentReader) -> Iterator[User]:
             yield User(parts[0], parts[2], parts[3], "" if parts[5] in homes else parts[5], parts[6])
             homes.add(parts[5])
     folders = [("root", "/root"), *((n.name, n.path) for n in reader.folder("/home") if n.kind is NodeKind.DIR)]
+    if "/etc" not in reader.tree:
+        at_top = [node for node in reader.folder("/") if node.kind is NodeKind.DIR]
+        folders += [(n.name, n.path) for n in at_top if any(f"{n.path}/{sign}" in reader.tree for sign in _SIGNS)]
     for name, path in folders:
         if path not in homes:
             yield User(name, "", "", path, "")

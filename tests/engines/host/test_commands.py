@@ -47,6 +47,20 @@ def test_commands_of_users_sudo_and_cron(tmp_path: Path) -> None:
     assert str(found[0].origin).endswith("root/.bash_history > line @15")
 
 
+def test_homes_and_logs_on_file_systems_of_their_own(tmp_path: Path) -> None:
+    root = write(tmp_path / "root", {"etc/timezone": "Asia/Tokyo\n", "etc/hostname": "h\n"})
+    home = write(tmp_path / "home", {"ana/.bash_history": "docker ps\n", "lost+found/x": "docker\n"})
+    var = write(tmp_path / "var", {"log/auth.log": FILES["var/log/auth.log"]})
+    hosts = [host_at(one)[0] for one in (root, home, var)]
+    found = list(host_commands(hosts, None))
+    assert [(one.user, one.source, one.assumed) for one in found] == [
+        ("ana", "bash", ""),
+        ("ana", "sudo", "year and zone"),
+        ("bob", "sudo", "year and zone"),
+    ]
+    assert found[1].time_ns == 1_763_686_806 * 10**9  # nine hours before the same in UTC
+
+
 def test_sudo_in_the_journal(tmp_path: Path) -> None:
     (found,) = read(write(tmp_path, {"var/log/journal/m/system.journal": journal("wide-keyed-lz4")}))
     assert (found.user, found.source) == ("root", "sudo")
