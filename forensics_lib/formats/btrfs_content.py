@@ -60,6 +60,11 @@ class BtrfsContent(Source):
         self._run = _NO_RUN  # the last one
         self._unpacked: tuple[FileExtent | None, bytes] = (None, b"")  # the last one, for reads in small steps
 
+    @property
+    def stored_size(self) -> int:
+        """Bytes in extents that are no holes, unpacked."""
+        return sum(extent.length for _, extent in self.extents if extent.logical or extent.kind is ExtentKind.INLINE)
+
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes at a position, holes as zeros; short only at the end.
 

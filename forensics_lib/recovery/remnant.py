@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import BinaryIO
 
-from forensics_lib.errors import NotAFile
+from forensics_lib.errors import ForensicsError, NotAFile
 from forensics_lib.model import Origin, utc_from_ns
 from forensics_lib.sources.base import Source
 
@@ -83,8 +83,11 @@ class Remnant:
 
     @property
     def sha256(self) -> str | None:
-        """Digest of the recovered bytes, computed when asked for; None when there are none."""
-        return None if self.content is None else sha256_of(self.content)
+        """Digest of the recovered bytes, computed when asked for; None when there are none, or not all can be read."""
+        try:
+            return None if self.content is None else sha256_of(self.content)
+        except ForensicsError:
+            return None
 
     def open(self) -> BinaryIO:
         """The recovered bytes.

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, BinaryIO, cast
 
-from forensics_lib.errors import DamagedData
+from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.model import Origin
 
 if TYPE_CHECKING:
@@ -18,6 +18,10 @@ __all__ = ["BLOCK", "BytesSource", "ExtentSource", "SliceSource", "Source"]
 
 BLOCK = 256 << 10
 """Bytes read at a time: large enough to make calls cheap, small enough to stay in a core's cache while it is hashed."""
+
+
+_HOLES_FROM = 1 << 30
+_HOLES_RATIO = 1000
 
 
 class Source(ABC):
@@ -32,6 +36,11 @@ class Source(ABC):
 
     origin: Origin
     size: int
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes that are stored, at most: the size without its holes, where it has any."""
+        return self.size
 
     @abstractmethod
     def read_at(self, offset: int, length: int) -> bytes:
@@ -60,7 +69,14 @@ class Source(ABC):
 
         Raises:
             DamagedData: some cannot be read; those before them were yielded.
+            LimitExceeded: more than a thousand times as many zeros for holes as stored bytes, beyond 1 GiB: a damaged
+                or hostile size would take years to read. A part that is asked for is read all the same.
         """
+        if length is None and self.size > _HOLES_FROM:
+            stored = self.stored_size
+            if self.size > _HOLES_RATIO * max(stored, 1 << 20):
+                message = f"{stored} stored bytes stand for {self.size}; the holes are not read through"
+                raise LimitExceeded(message, origin=self.origin)
         end = self.size if length is None else min(self.size, offset + length)
         while offset < end:
             length = min(BLOCK, end - offset)
@@ -150,6 +166,11 @@ class ExtentSource(Source):
         self.size = size
         self.origin = origin
         self._starts = [logical for logical, _, _ in self.extents]
+
+    @property
+    def stored_size(self) -> int:
+        """Bytes in the extents."""
+        return sum(length for _, _, length in self.extents)
 
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes at a position, holes as zeros; short only at the end.

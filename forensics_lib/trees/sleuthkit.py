@@ -83,6 +83,7 @@ class KitTree(Tree):
 
     Attributes:
         label: the file system's name, as it is kept beside the superblock; empty where it is not.
+        volume_size: bytes of the volume that holds it.
 
     Raises:
         UnsupportedFormat: the kit does not read this type.
@@ -98,6 +99,7 @@ class KitTree(Tree):
         self.origin = source.origin
         self._problems = problems
         self._kind = kind
+        self.volume_size = source.size
         self._lock = threading.RLock()
         detect = f"TSK_FS_TYPE_{KIT_TYPES[kind]}"
         self._image = _image(source)
@@ -322,6 +324,10 @@ class _FileSource(Source):
         self._entry = entry
         self.size = entry.size
         self.origin = origin
+
+    @property
+    def stored_size(self) -> int:
+        return min(self.size, self._tree.volume_size)
 
     def read_at(self, offset: int, length: int) -> bytes:
         if offset < 0:

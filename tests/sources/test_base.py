@@ -234,3 +234,15 @@ def test_a_slice_with_an_absurd_size_is_a_fault_and_no_memory() -> None:
     part = SliceSource(whole(), 5, 1 << 62, ORIGIN)
     with pytest.raises(DamagedData, match="only 10235 are there"):
         part.read_at(0, 1 << 61)
+
+
+def test_holes_without_end_are_not_read_through() -> None:
+    stored = BytesSource(b"abc", ORIGIN)
+    endless = ExtentSource(stored, [(5, 0, 3)], 1 << 62, ORIGIN)
+    assert (endless.stored_size, stored.stored_size) == (3, 3)
+    with pytest.raises(LimitExceeded, match="3 stored bytes stand for"):
+        next(endless.blocks())
+    assert endless.read_at(0, 10) == b"\0\0\0\0\0abc\0\0"
+    assert b"".join(endless.blocks(1 << 40, 1 << 20)) == bytes(1 << 20)
+    large = ExtentSource(stored, [(5, 0, 3)], 1 << 30, ORIGIN)  # a gibibyte is read in a second, whatever is in it
+    assert next(large.blocks())[:9] == b"\0\0\0\0\0abc\0"
