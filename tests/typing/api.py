@@ -37,6 +37,19 @@ def report(path: Path) -> dict[str, str | None]:
         found["first"] = first.digest("sha512") if first else None
         failed: fl.Table[fl.Check] = ev.verify().where(ok=False)
         found["failed"] = str(len(failed))
+        for fact in ev.host.where(kind="registry login"):
+            found[fact.name] = fact.value
+        for command in ev.commands:
+            typed: datetime | None = command.time
+            found[command.masked] = str(typed)
+        for line in ev.daemon_log.where(level="error"):
+            found[line.container_id] = line.message
+        for event in ev.audit:
+            arguments: tuple[str, ...] = event.arguments
+            found[event.command] = str((arguments, event.success, event.time_ns))
+        for entry in ev.journal(_SYSTEMD_UNIT="docker.service"):
+            message: bytes | None = entry.get("MESSAGE")
+            found[entry.text("PRIORITY")] = str(message)
         for problem in ev.problems:
             origin: fl.Origin = problem.origin
             found[str(origin)] = problem.message

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from forensics_lib.engines.findings import masked_text
-from forensics_lib.engines.host.files import HostFiles, place_of
+from forensics_lib.engines.host.files import LOG_FOLDERS, HostFiles, place_of
 from forensics_lib.engines.host.users import users_of
 from forensics_lib.engines.journals import Journals
 from forensics_lib.formats.audit import AuditGroup, AuditRecord, join_records, parse_record
 from forensics_lib.formats.journal import JournalEntry
 from forensics_lib.model import Origin, utc_from_ns
+from forensics_lib.trees.base import join
 
 __all__ = ["AuditEvent", "audit_events"]
 
 _LOG = re.compile(r"audit\.log")
-_FOLDERS = ("/var/log/audit", "/log/audit")
 _NAMES = re.compile(
     r"docker|containerd|podman|libpod|buildah|\b(?:runc|crun|youki|crio|cri-o|conmon|nerdctl|ctr|crictl|kubectl|kubelet|"
     r"skopeo|buildkitd)\b|kubepods"
@@ -143,8 +143,8 @@ class _Inside:
 
 
 def _of_files(host: HostFiles) -> Iterator[AuditRecord]:
-    for folder in _FOLDERS:
-        for node in host.logs(folder, _LOG):
+    for folder in LOG_FOLDERS:
+        for node in host.logs(join(folder, "audit"), _LOG):
             for offset, line in host.lines(node):
                 record = parse_record(line, place_of(node).to("line", offset))
                 if record is not None:

@@ -9,7 +9,7 @@ from datetime import datetime, tzinfo
 
 from forensics_lib.engines.findings import masked_text
 from forensics_lib.engines.host.daemon_log import timed_lines
-from forensics_lib.engines.host.files import HostFiles, place_of
+from forensics_lib.engines.host.files import LOG_FOLDERS, HostFiles, place_of
 from forensics_lib.engines.host.users import users_of
 from forensics_lib.engines.host.zone import zones_of
 from forensics_lib.engines.journals import Journals
@@ -35,7 +35,6 @@ _HISTORIES = (
     (".local/share/fish/fish_history", "fish"),
 )
 _LOGS = re.compile(r"auth\.log|secure|syslog|messages|cron(\.log)?|sudo\.log")
-_FOLDERS = ("/var/log", "/log")
 _SUDO = re.compile(rb" *(\S+) : (?:.*? ; )?TTY=.*?; ?COMMAND=(.*)", re.DOTALL)
 _CRON = re.compile(rb"\((\S+)\) CMD \((.*)\)", re.DOTALL)
 _CRON_PROGRAMS = ("CRON", "cron", "crond", "/usr/sbin/cron")
@@ -97,7 +96,7 @@ def _history(host: HostFiles, user: str, path: str, shell: str) -> Iterator[Host
 
 
 def _of_logs(host: HostFiles, zone: tzinfo, is_known: bool) -> Iterator[HostCommand]:
-    for folder in _FOLDERS:
+    for folder in LOG_FOLDERS:
         for node in host.logs(folder, _LOGS):
             for offset, _, parsed, time, assumed in timed_lines(host, node, zone, zone_is_known=is_known):
                 found = _logged(parsed.program, parsed.message) if parsed is not None else None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 
-from forensics_lib.engines.host.files import HostFiles, place_of
+from forensics_lib.engines.host.files import LOG_FOLDERS, HostFiles, place_of
 from forensics_lib.engines.host.zone import zones_of
 from forensics_lib.engines.journals import Journals
 from forensics_lib.formats.journal import Accept, JournalEntry
@@ -31,7 +31,6 @@ _KERNEL = re.compile(rb"docker|containerd|libpod|podman|kubepods|crio-|\bveth[0-
 _NOT_THESE = frozenset(("sudo", "su", "CRON", "cron", "crond", "sshd", "audit", "auditd"))
 _SHARED = re.compile(r"syslog|messages|daemon\.log|kern\.log|user\.log|everything\.log|system\.log")
 _OWN = re.compile(r"(docker|dockerd|containerd|kubelet|crio|podman)(\.log)?")
-_FOLDERS = ("/var/log", "/log", "/var/log/upstart")
 _CONTAINER = re.compile(r"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 _LEVELS = ("emerg", "alert", "crit", "error", "warning", "notice", "info", "debug")
 _MAX_LINES = 1_000_000
@@ -100,7 +99,7 @@ def daemon_log(hosts: Sequence[HostFiles], journals: Journals | None) -> Iterato
         yield from _of_journals(journals)
     zones = zones_of([host.reader for host in hosts])
     for host, (zone, is_known) in zip(hosts, zones, strict=True):
-        for folder in _FOLDERS:
+        for folder in (*LOG_FOLDERS, "/var/log/upstart"):
             for node in host.logs(folder, _SHARED):
                 yield from _limited(host, node, _of_file(host, node, zone, is_known, ""))
             for node in host.logs(folder, _OWN):

@@ -20,7 +20,8 @@ class HostFact:
     """One thing that a host's files tell.
 
     Attributes:
-        kind: ``hostname``, ``os``, ``kernel``, ``time zone``, ``machine-id``, ``package``, ``user``, ``docker group``,
+        kind: ``hostname``, ``os``, ``kernel``, ``time zone``, ``machine-id``, ``package``,
+            ``package change``, ``user``, ``docker group``,
             ``sudo rule``, ``registry login``, ``client setting``, ``build folder``, ``daemon setting``,
             ``unit setting``, ``cron``, ``boot``, ``shutdown``, ``login`` or ``last login``.
         name: whose it is: a user, a registry, a unit, a file.

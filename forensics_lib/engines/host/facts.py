@@ -8,9 +8,10 @@ import re
 from collections.abc import Iterator
 
 from forensics_lib.engines.findings import mask
-from forensics_lib.engines.host.fact import HostFact, fact_at, lines_about, present, text_of
+from forensics_lib.engines.host.fact import HostFact, lines_about, present
 from forensics_lib.engines.host.files import HostFiles, place_of
 from forensics_lib.engines.host.logins import login_facts
+from forensics_lib.engines.host.packages import package_facts
 from forensics_lib.engines.host.settings import cron_facts, flat, setting_facts, unit_facts
 from forensics_lib.engines.host.users import User, users_of
 from forensics_lib.engines.host.zone import zone_name
@@ -19,17 +20,12 @@ from forensics_lib.trees.base import NodeKind
 
 __all__ = ["host_facts"]
 
-_PACKAGES = re.compile(
-    r"docker(\.io|-ce|-ce-cli|-ee|-engine|-compose|-compose-plugin|-buildx-plugin|-cli)?|containerd(\.io)?|runc|crun|podman|"
-    r"buildah|skopeo|cri-o|cri-tools|conmon|kubelet|kubeadm|kubectl|nerdctl|moby-engine|moby-containerd|fuse-overlayfs"
-)
-
 
 def host_facts(host: HostFiles) -> Iterator[HostFact]:
     """Everything of a host's file system that belongs to work with containers; nothing where it is no host's."""
     users = list(users_of(host.reader))
     yield from _identity(host)
-    yield from _packages(host)
+    yield from package_facts(host)
     yield from _accounts(host, users)
     for user in users:
         if user.home:
@@ -61,22 +57,6 @@ def _identity(host: HostFiles) -> Iterator[HostFact]:
         yield from kernels
         if kernels:
             break
-
-
-def _packages(host: HostFiles) -> Iterator[HostFact]:
-    """Versions of the engines that the package managers of Debian and Alpine have on record."""
-    for path, name_key, version_key in (
-        ("/var/lib/dpkg/status", b"Package: ", b"Version: "),
-        ("/lib/apk/db/installed", b"P:", b"V:"),
-        ("/usr/lib/apk/db/installed", b"P:", b"V:"),
-    ):
-        node = host.reader.find(path)
-        name, start = "", 0
-        for offset, line in host.lines(node) if node is not None else ():
-            if line.startswith(name_key):
-                name, start = text_of(line[len(name_key) :]), offset
-            elif line.startswith(version_key) and node is not None and _PACKAGES.fullmatch(name):
-                yield fact_at("package", name, text_of(line[len(version_key) :]), node, start)
 
 
 def _accounts(host: HostFiles, users: list[User]) -> Iterator[HostFact]:

@@ -13,7 +13,10 @@ from forensics_lib.sources.decompress import Compression, Limits, decompress, sn
 from forensics_lib.trees.base import Node, NodeKind
 from forensics_lib.trees.documents import DocumentReader
 
-__all__ = ["HostFiles", "place_of"]
+__all__ = ["LOG_FOLDERS", "HostFiles", "place_of"]
+
+LOG_FOLDERS = ("/var/log", "/log", "/")
+"""Where logs lie: on a host, on a file system that is mounted at ``/var``, in a copy of ``/var/log``."""
 
 _MAX_LINE = 1 << 20
 _ROTATED = re.compile(r"[.-](?:(\d{1,4})|(\d{4})-?(\d\d)-?(\d\d)(?:[-_T.]?\d{1,10}){0,3})(?:\.(?:gz|xz|zst|bz2))?\Z")

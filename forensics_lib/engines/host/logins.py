@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from forensics_lib.engines.host.fact import HostFact, present, text_of
-from forensics_lib.engines.host.files import HostFiles, place_of
+from forensics_lib.engines.host.files import LOG_FOLDERS, HostFiles, place_of
 from forensics_lib.engines.host.users import User
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.utmp import LASTLOG_SIZE, read_utmp, utmp_size
@@ -21,7 +21,7 @@ _MAX_USERS = 100_000
 
 def login_facts(host: HostFiles, users: Sequence[User]) -> Iterator[HostFact]:
     """Starts and ends of the machine and logins, out of ``wtmp``, and each user's last login."""
-    for folder in ("/var/log", "/log"):
+    for folder in LOG_FOLDERS:
         for node in host.logs(folder, _WTMP):
             yield from _wtmp(host, node)
     numbers = {user.uid: user.name for user in users}

@@ -50,6 +50,12 @@ def test_lines_of_daemons_and_about_them(tmp_path: Path) -> None:
     assert problems.rows == []
 
 
+def test_a_copy_of_the_log_folder_alone(tmp_path: Path) -> None:
+    lines, problems = read(write(tmp_path, {"syslog": SYSLOG, "journal/m/system.journal": journal("wide-jenkins-xz")}))
+    assert [line.source for line in lines] == ["journal"] * 3 + ["syslog"] * 4
+    assert problems.rows == []
+
+
 def test_what_is_not_known_of_the_time_is_said(tmp_path: Path) -> None:
     files = {
         "var/log/syslog": "Nov 21 10:00:00 h dockerd[1]: x\n",

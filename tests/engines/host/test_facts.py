@@ -58,6 +58,9 @@ FILES: dict[str, str | bytes] = {
     "etc/crontab": "# docker\n0 3 * * * root docker system prune -f\n5 4 * * * root true\n",
     "var/spool/cron/crontabs/ana": "@daily podman pull x\n",
     "var/lib/dpkg/status": "Package: docker.io\nStatus: installed\nVersion: 20.10.24\n\nPackage: zlib\nVersion: 1\n",
+    "var/log/dpkg.log.1": "2025-11-20 10:00:00 install docker.io:amd64 <none> 20.10.24\n"
+    "2025-11-20 10:00:01 status installed docker.io:amd64 20.10.24\n2025-11-20 10:00:02 install zlib <none> 1\n",
+    "var/log/dpkg.log": "2025-11-21 10:00:00 upgrade runc:amd64 1.1.4 1.1.5\n",
     "lib/apk/db/installed": "P:containerd\nV:1.7.0-r0\n\nP:musl\nV:1\n",
 }
 
@@ -86,6 +89,11 @@ def test_who_it_was(folder: Path) -> None:
     assert [name for name, _ in of(found, "docker group")] == ["ana", "bob", "ci"]
     assert of(found, "sudo rule") == [("ops", "bob ALL=(root) NOPASSWD: /usr/bin/docker")]
     assert of(found, "package") == [("docker.io", "20.10.24"), ("containerd", "1.7.0-r0")]
+    changes = [(fact.name, fact.value, fact.time_ns) for fact in found if fact.kind == "package change"]
+    assert changes == [
+        ("docker.io", "install 20.10.24", 1_763_629_200 * 10**9),  # ten o'clock in Vienna
+        ("runc", "upgrade 1.1.4 to 1.1.5", 1_763_715_600 * 10**9),
+    ]
     assert problems.rows == []
 
 
