@@ -31,6 +31,7 @@ from forensics_lib.formats.btrfs_items import (
 )
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, BtrfsNode, Key
 from forensics_lib.model import ProblemLog
+from forensics_lib.recovery.btrfs_owners import extents_of
 from forensics_lib.recovery.btrfs_subvolumes import OldSubvolumes, is_file_tree
 from forensics_lib.sources.base import Source
 
@@ -40,6 +41,7 @@ _MAX_STATES = 1 << 20
 _MAX_EXTENTS = 1 << 22
 _MAX_LEAVES = 1 << 10
 """Leaves that the extents of one inode may lie in."""
+_MAX_OWNED = 2048
 _LOWEST, _HIGHEST = 256, (1 << 64) - 256
 _ORPHANS = (1 << 64) - 5
 _ENTRIES = (ItemKind.DIR_ITEM, ItemKind.DIR_INDEX)
@@ -483,6 +485,7 @@ class Lives:
     def _finish(self) -> None:
         """Put states in order, complete those of logs, and find out when lives ended."""
         wanted: set[int] = set()
+        self._find_extents()
         for life in self._lives.values():
             life.states.sort(key=lambda state: state.order)
             now = self._now(life.subvolume, life.number) if life.alive else None
@@ -505,6 +508,24 @@ class Lives:
                 life.deleted_ns = last.ctime_ns
             elif life.gone is not None:
                 life.deleted_ns = self.changed_ns.get(life.gone)
+
+    def _find_extents(self) -> None:
+        """Complete states whose extents are lost with the leaf that they were in."""
+        lacking = [
+            (life, state)
+            for life in self._lives.values()
+            for state in life.states
+            if state.inode.size and stat.S_ISREG(state.inode.mode) and not state.whole and not state.in_log
+        ]
+        owned = extents_of({(life.subvolume, life.number) for life, _ in lacking}, self._history, self._problems)
+        for life, state in lacking:
+            extents: _Extents = ()
+            for place in owned.get((life.subvolume, life.number), ())[-_MAX_OWNED:]:
+                if life.born <= place[1].generation <= state.inode.transaction:
+                    extents = _overlaid(extents, (place,))
+            extents = _overlaid(extents, state.extents)
+            if _counted(extents) == state.inode.allocated and _covered(extents, state.inode.size):
+                state.extents, state.whole = extents, True
 
     def _find_times(self, wanted: set[int]) -> None:
         """Read what transactions wrote of which only blocks in use are left, for the times."""
@@ -572,22 +593,25 @@ def _distinct(states: list[State], now: State | None) -> list[State]:
 
 
 def _overlaid(below: _Extents, above: _Extents) -> _Extents:
-    """Extents with others in their place."""
+    """Extents with others in their place; both ascending."""
     found = list(above)
+    starts = [start for start, _ in above]
     for start, extent in below:
-        pieces = [(start, start + extent.length)]
-        for other, over in above:
-            pieces = [part for piece in pieces for part in _without(piece, other, other + over.length)]
-        for begin, end in pieces:
-            if extent.kind is ExtentKind.INLINE and (begin, end) != (start, start + extent.length):
-                continue
-            found.append((begin, replace(extent, offset=extent.offset + begin - start, length=end - begin)))
+        position, stop = start, start + extent.length
+        for index in range(max(0, bisect_right(starts, start) - 1), bisect_left(starts, stop)):
+            other, over = above[index]
+            if other > position:
+                found += _part_of(start, extent, position, other)
+            position = max(position, other + over.length)
+        if position < stop:
+            found += _part_of(start, extent, position, stop)
     return tuple(sorted(found, key=lambda one: one[0]))
 
 
-def _without(piece: tuple[int, int], start: int, end: int) -> Iterator[tuple[int, int]]:
-    begin, stop = piece
-    if begin < min(stop, start):
-        yield begin, min(stop, start)
-    if max(begin, end) < stop:
-        yield max(begin, end), stop
+def _part_of(start: int, extent: FileExtent, begin: int, end: int) -> _Extents:
+    """A part of an extent; none of what lies in the tree itself, which is written anew as a whole."""
+    if (begin, end) == (start, start + extent.length):
+        return ((start, extent),)
+    if extent.kind is ExtentKind.INLINE:
+        return ()
+    return ((begin, replace(extent, offset=extent.offset + begin - start, length=end - begin)),)

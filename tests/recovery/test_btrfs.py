@@ -14,11 +14,15 @@ from forensics_lib.formats.btrfs_checksum import CHECKSUMS
 from forensics_lib.formats.btrfs_chunks import Piece
 from forensics_lib.formats.btrfs_content import BtrfsContent
 from forensics_lib.formats.btrfs_history import LOG_TREE, NOW, NodeHistory
+from forensics_lib.formats.btrfs_items import ExtentKind
 from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.assemble import deleted_containers
 from forensics_lib.recovery.btrfs import undelete
 from forensics_lib.recovery.btrfs_free import free_spaces
+from forensics_lib.recovery.btrfs_lives import Lives
+from forensics_lib.recovery.btrfs_owners import extents_of
+from forensics_lib.recovery.btrfs_subvolumes import OldSubvolumes
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import Source
 from forensics_lib.trees.btrfs import BtrfsTree
@@ -124,6 +128,22 @@ def test_the_origin_leads_to_the_inode() -> None:
     (one,) = at(f"/btrfs/subvolumes/{LAYER}/tmp/loot.bin")
     raw = disk().read_at(one.origin.offset or 0, 160)
     assert int.from_bytes(raw[16:24], "little") == one.size
+
+
+def test_extent_trees_tell_where_content_lay_whose_own_block_is_gone() -> None:
+    tree = BtrfsTree(disk(), ProblemLog())
+    subvolumes = OldSubvolumes(tree.volume, history(), ProblemLog())
+    lives = [life for life in Lives(tree.volume, history(), subvolumes, ProblemLog()) if life.states]
+    owned = extents_of({(life.subvolume, life.number) for life in lives}, history(), ProblemLog())
+    told = 0
+    for life in lives:
+        last = life.states[-1]
+        plain = [one for one in last.extents if one[1].kind is ExtentKind.REGULAR and not one[1].compression]
+        if len(plain) == len(last.extents) == 1 and (life.subvolume, life.number) in owned:
+            position, extent = owned[life.subvolume, life.number][-1]
+            assert (position, extent.logical, extent.stored) == (plain[0][0], plain[0][1].logical, plain[0][1].stored)
+            told += 1
+    assert told > 3
 
 
 def test_progress_is_told() -> None:
