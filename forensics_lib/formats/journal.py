@@ -94,9 +94,9 @@ class JournalEntry:
 class JournalFile:
     """One journal file: of any machine, whole, open, cut off or damaged.
 
-    Reads every release of the format since the first (2012) up to systemd 257: the compact and the wide form, both
-    hashes, values packed with XZ, LZ4 and zstd. Seals are not verified, for their key is not in the file. Memory does
-    not grow with the file, except for 8 bytes for each entry.
+    Reads the compact and the wide form, with both hashes, values packed with XZ, LZ4 and zstd, and headers of any
+    length (compared with journalctl on files of systemd 247, 252 and 254). Seals are not verified, for their key is not
+    in the file. Memory grows by nothing but the places of the entries that are asked for.
 
     Attributes:
         header: what the file says of itself.

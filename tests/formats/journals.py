@@ -7,7 +7,7 @@ from functools import cache
 from forensics_lib.formats.journal import JournalEntry
 from tests.samples import FIXTURES, archive_tree
 
-FORMS = ("wide-jenkins-plain", "wide-jenkins-xz", "wide-keyed-lz4", "compact-keyed-zstd")
+FORMS = ("wide-jenkins-plain", "wide-jenkins-xz", "wide-keyed-lz4", "compact-keyed-zstd", "systemd-247")
 FORMATS = FIXTURES / "journal" / "formats.tar.zst"
 HOST = FIXTURES / "journal" / "host.tar.zst"
 

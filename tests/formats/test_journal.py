@@ -55,7 +55,9 @@ def test_a_file_that_was_not_closed_is_read_object_by_object(form: str) -> None:
 
 def test_what_the_header_says() -> None:
     features = [open_journal(journal(form))[0].header.features for form in FORMS]
-    assert features == [set(), {"xz"}, {"keyed hash", "lz4"}, {"compact", "keyed hash", "zstd"}]
+    assert features == [set(), {"xz"}, {"keyed hash", "lz4"}, {"compact", "keyed hash", "zstd"}, {"lz4"}]
+    sizes = [open_journal(journal(form))[0].header.header_size for form in FORMS]
+    assert sizes == [272, 272, 272, 272, 256]
     header = open_journal(journal("compact-keyed-zstd"))[0].header
     assert (header.state, header.closed, header.compact, header.sealed) == (JournalState.OFFLINE, True, True, False)
     assert (header.entries, header.head_seqnum, header.tail_seqnum) == (65, 1, 65)
