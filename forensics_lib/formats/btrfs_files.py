@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from forensics_lib._frozen import quick
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.btrfs_chunks import ChunkMap
 from forensics_lib.formats.btrfs_content import BtrfsContent
@@ -29,6 +30,7 @@ __all__ = ["BtrfsFiles", "BtrfsInode"]
 _LONGEST_LINK = 4096
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class BtrfsInode:
     """An inode, and where it lies.

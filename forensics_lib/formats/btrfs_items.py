@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
 
+from forensics_lib._frozen import quick
 from forensics_lib.errors import DamagedData
 
 __all__ = [
@@ -40,6 +41,7 @@ _ROOT_REFERENCE = struct.Struct("<QQH")
 _EXTENT = struct.Struct("<QQBBHB")
 _EXTENT_PLACE = struct.Struct("<QQQQ")
 _READ_ONLY, _DEAD = 1, 1 << 48
+_SECOND = 1_000_000_000
 
 
 class ItemKind(IntEnum):
@@ -72,6 +74,7 @@ class ExtentKind(IntEnum):
     PREALLOCATED = 2
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class InodeItem:
     """One inode.
@@ -111,6 +114,7 @@ class InodeItem:
     otime_ns: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class DirectoryEntry:
     """A name in a directory, or an extended attribute.
@@ -132,6 +136,7 @@ class DirectoryEntry:
     file_type: int
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class NameReference:
     """A name that leads to an inode or subvolume.
@@ -184,6 +189,7 @@ class RootItem:
     created: int = 0
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class FileExtent:
     """A run of a file's bytes.
@@ -226,9 +232,25 @@ def parse_inode(data: bytes) -> InodeItem:
         DamagedData: it is cut off.
     """
     values = _unpacked(_INODE, data, "inode")
-    generation, transaction, size, allocated, _group, *rest = values[:12]
-    times = (values[at] * 10**9 + values[at + 1] for at in range(12, 20, 2))
-    return InodeItem(generation, transaction, size, allocated, *rest, *times)
+    generation, transaction, size, allocated, _group, nlink, uid, gid, mode, rdev, flags, sequence = values[:12]
+    atime, atime_more, ctime, ctime_more, mtime, mtime_more, otime, otime_more = values[12:]
+    return InodeItem(
+        generation,
+        transaction,
+        size,
+        allocated,
+        nlink,
+        uid,
+        gid,
+        mode,
+        rdev,
+        flags,
+        sequence,
+        atime * _SECOND + atime_more,
+        ctime * _SECOND + ctime_more,
+        mtime * _SECOND + mtime_more,
+        otime * _SECOND + otime_more,
+    )
 
 
 def parse_directory(data: bytes) -> Iterator[DirectoryEntry]:

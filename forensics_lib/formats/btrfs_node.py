@@ -10,7 +10,6 @@ import struct
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -227,6 +226,7 @@ class BTree:
         """Remember the root; nothing is read yet."""
         self._nodes = nodes
         self._root = (root, level, generation)
+        self._leaf: BtrfsNode | None = None  # the last one
 
     def get(self, objectid: int, kind: int, offset: int) -> Item | None:
         """The item of a key.
@@ -248,7 +248,12 @@ class BTree:
         Raises:
             DamagedData: a block cannot be read, and there is no `on_damage`.
         """
-        yield from self._below(*self._root, None, None, (low, high), on_damage)
+        leaf = self._leaf
+        if leaf is not None and leaf.keys[0] <= low and high <= leaf.keys[-1]:  # as mostly when one walks
+            for index in range(bisect_left(leaf.keys, low), bisect_right(leaf.keys, high)):
+                yield leaf.item(index)
+        else:
+            yield from self._below(*self._root, None, None, (low, high), on_damage)
 
     def _below(
         self,
@@ -275,6 +280,7 @@ class BTree:
         low, high = wanted
         stop = bisect_right(keys, high)
         if not level:
+            self._leaf = node if keys else None
             for index in range(bisect_left(keys, low), stop):
                 yield node.item(index)
             return
@@ -284,10 +290,23 @@ class BTree:
             yield from self._below(child, level - 1, written, keys[index], following, wanted, on_damage)
 
 
-@contextmanager
-def located(item: Item) -> Iterator[None]:
-    """Give damage that is found inside an item its place."""
-    try:
-        yield
-    except DamagedData as error:
-        raise DamagedData(str(error), origin=item.device.origin, offset=item.at) from error
+class located:
+    """Gives damage that is found inside an item its place.
+
+    Args:
+        item: the one.
+    """
+
+    __slots__ = ("_item",)
+
+    def __init__(self, item: Item) -> None:
+        """Nothing is found yet."""
+        self._item = item
+
+    def __enter__(self) -> None:
+        """Begin to look inside."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """End, with the place in the damage."""
+        if isinstance(error, DamagedData):
+            raise DamagedData(str(error), origin=self._item.device.origin, offset=self._item.at) from error

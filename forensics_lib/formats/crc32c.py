@@ -1,4 +1,6 @@
-"""CRC-32C (Castagnoli), with which XFS, btrfs and ext4 protect their metadata, in plain Python.
+"""CRC-32C (Castagnoli), with which XFS, btrfs and ext4 protect their metadata.
+
+By google-crc32c where it is installed (extra ``disk``), which takes a hundredth of the time; else in plain Python:
 
 A message is a polynomial over GF(2), and its checksum the remainder of a division. Instead of going byte by byte, the
 message is taken as one large integer whose front is folded onto its back, again and again; that takes a few shifts of
@@ -8,6 +10,9 @@ Source of the polynomial and the bit order: RFC 3720, section 12.1 and appendix 
 """
 
 from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
 
 __all__ = ["crc32c"]
 
@@ -24,6 +29,12 @@ def crc32c(data: bytes | bytearray | memoryview, value: int = 0) -> int:
         data: the bytes.
         value: checksum of the bytes before them, to go on from there.
     """
+    if _in_c is not None:
+        return _in_c(value, bytes(data))
+    return _in_python(data, value)
+
+
+def _in_python(data: bytes | bytearray | memoryview, value: int = 0) -> int:
     for start in range(0, len(data), _STEP):
         value = _checksum(data[start : start + _STEP], value)
     return value
@@ -63,6 +74,18 @@ def _byte(value: int) -> int:
     return value
 
 
+def _installed() -> Callable[[int, bytes], int] | None:
+    """The function of google-crc32c, if it is there and compiled."""
+    with warnings.catch_warnings():  # it warns where it is in plain Python itself
+        warnings.simplefilter("ignore")
+        try:
+            import google_crc32c
+        except ImportError:
+            return None
+    return google_crc32c.extend if google_crc32c.implementation == "c" else None
+
+
+_in_c = _installed()
 _TABLE = tuple(map(_byte, range(256)))
 _POWERS = [1 << 30]  # x, x**2, x**4, x**8 …
 while len(_POWERS) < _STEP_LOG + 4:

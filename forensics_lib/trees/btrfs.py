@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import stat
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,19 +17,11 @@ from forensics_lib.formats.btrfs_items import DirectoryEntry, ItemKind
 from forensics_lib.formats.btrfs_subvolumes import Subvolume, list_subvolumes
 from forensics_lib.model import Check, Origin, ProblemLog
 from forensics_lib.sources.base import Source
-from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, Tree, device_number
+from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, Tree, byte_order, device_number, join
+from forensics_lib.trees.inodes import KINDS
 
 __all__ = ["BtrfsTree"]
 
-_KINDS = {
-    stat.S_IFREG: NodeKind.FILE,
-    stat.S_IFDIR: NodeKind.DIR,
-    stat.S_IFLNK: NodeKind.SYMLINK,
-    stat.S_IFCHR: NodeKind.CHAR,
-    stat.S_IFBLK: NodeKind.BLOCK,
-    stat.S_IFIFO: NodeKind.FIFO,
-    stat.S_IFSOCK: NodeKind.SOCKET,
-}
 _ROOT_DIRECTORY = 256
 _MINOR_BITS = 20  # as the kernel keeps device numbers in memory
 _KNOWN_FOLDERS = 4096
@@ -146,8 +138,19 @@ class BtrfsTree(Tree):
 
     def _lookup(self, path: str) -> Node | None:
         place = self._locate(path)
-        if place is None:
-            return None
+        return None if place is None else self._shown(path, place)
+
+    def _children(self, path: str) -> Iterator[Node]:
+        above = self._locate(path)
+        entries = {} if above is None else self._folder(above)
+        for name in sorted(entries, key=byte_order):
+            place = None if above is None else self._entered(above, name, entries[name])
+            node = None if place is None else self._shown(join(path, name), place)
+            if node is not None:
+                yield node
+
+    def _shown(self, path: str, place: _Place) -> Node | None:
+        """The node of a place."""
         try:
             node = self._node(path, place)
         except (DamagedData, NotFound) as error:
@@ -238,7 +241,7 @@ class BtrfsTree(Tree):
             return self._empty(path, inode, place)
         item = inode.item
         origin = self._origin(place, inode)
-        kind = _KINDS.get(stat.S_IFMT(item.mode))
+        kind = KINDS.get(stat.S_IFMT(item.mode))
         if kind is None:
             self._problems.add(origin, f"{path}: inode of unknown type {item.mode:o}")
             return None
@@ -292,8 +295,9 @@ class BtrfsTree(Tree):
         return place.inode if place.subvolume == self.subvolume else place.subvolume << 64 | place.inode
 
     def _origin(self, place: _Place, inode: BtrfsInode | None = None) -> Origin:
-        subvolume = self.origin.to(f"subvolume {place.subvolume}")
-        return subvolume.to(f"inode {place.inode}", None if inode is None else inode.at)
+        return Origin(
+            f"inode {place.inode}", self._files_of(place.subvolume).origin, None if inode is None else inode.at
+        )
 
 
 def _device(number: int) -> int:
