@@ -6,19 +6,22 @@ Rules of what counts: containerd ``core/images``; moby ``daemon/containerd/image
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forensics_lib.engines.containerd.content import ContentStore
-from forensics_lib.errors import ForensicsError
+from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.containerd_meta import ImageEntry
 from forensics_lib.formats.jsondoc import JsonObject, JsonValue, parse_object
 from forensics_lib.images.image import Artifact, ImageParts
 from forensics_lib.images.manifests import ManifestReader
+from forensics_lib.images.reference import Reference
 from forensics_lib.images.store import Descriptor, Document
 from forensics_lib.model import Origin
 
-__all__ = ["PlatformImage", "Target", "descriptor_of", "platform_rank", "read_target"]
+__all__ = ["PlatformImage", "Target", "descriptor_of", "platform_rank", "read_target", "references_of"]
 
+DANGLING = "moby-dangling@"
+"""What Docker puts before the digest of an image without a name."""
 _MAX_DEPTH = 16
 _MAX_MANIFESTS = 10_000
 _ARM = ("", "v8", "v7", "v6", "v5")
@@ -96,6 +99,26 @@ def descriptor_of(entry: ImageEntry) -> Mapping[str, JsonValue]:
     """The descriptor of what a name stands for (JSON)."""
     descriptor: dict[str, JsonValue] = {"mediaType": entry.media_type, "digest": entry.digest, "size": entry.size}
     return descriptor | ({"annotations": dict(entry.annotations)} if entry.annotations else {})
+
+
+def references_of(names: Sequence[ImageEntry]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names with a tag and names with a digest; a dangling image has none of either."""
+    tags: dict[str, None] = {}
+    digests: dict[str, None] = {}
+    for entry in names:
+        if entry.name.startswith(DANGLING) or not entry.name:
+            continue
+        try:
+            reference = Reference.parse(entry.name)
+        except DamagedData:
+            tags[entry.name] = None
+            continue
+        if reference.digest is None:
+            tags[reference.familiar] = None
+        digest = reference.digest or entry.digest
+        shown = replace(reference, tag=reference.tag if reference.digest else None, digest=digest)
+        digests[shown.familiar] = None
+    return tuple(tags), tuple(digests)
 
 
 def platform_rank(platform: str, host: str) -> int:

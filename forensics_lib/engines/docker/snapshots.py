@@ -7,12 +7,12 @@ container the active one of its own id on a committed ``<id>-init``, on its imag
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from itertools import islice
 
 from forensics_lib.engines.containerd.snapshotter import Snapshotter
+from forensics_lib.engines.containerd.space import Archives, SnapshotKeys, directory_of
 from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
 from forensics_lib.formats.containerd_meta import Namespace
@@ -22,28 +22,13 @@ from forensics_lib.images.layer import LayerBlob
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.documents import DocumentReader
 
-__all__ = ["Archives", "SnapshotDb", "SnapshotDriver"]
+__all__ = ["SnapshotDb", "SnapshotDriver"]
 
 _CHAIN = re.compile(r"sha256:[0-9a-f]{64}")
 _OWNED = re.compile(r"[0-9a-f]{64}(?!-(?:init|init-key)$|-parent-view-)")
 _UNFINISHED = re.compile(r"extract-|[0-9a-f]{64}-init-key$")
 _INIT = "-init"
-_MAX_TRIED = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class Archives:
-    """What the content store tells of layers.
-
-    Attributes:
-        chains: digest of a layer's archive (diff id) by chain id, as the images say.
-        below: chain id of the layer below by chain id; empty for a base.
-        blobs: the archives by diff id; None for one that is not there.
-    """
-
-    chains: Mapping[str, str]
-    below: Mapping[str, str]
-    blobs: Mapping[str, LayerBlob | None]
+_MAX_TRIED = 1_000
 
 
 class SnapshotDriver(GraphDriver):
@@ -78,39 +63,18 @@ class SnapshotDriver(GraphDriver):
         return self.snapshotter.exists(cache_id)
 
 
-class SnapshotDb(LayerDb):
-    """The snapshots that a namespace has in one snapshotter, as records of layers.
-
-    Attributes:
-        snapshotter: keeps them.
-        namespace: whose they are.
-    """
+class SnapshotDb(SnapshotKeys, LayerDb):
+    """The snapshots that a namespace has in one snapshotter, as records of layers."""
 
     def __init__(
-        self,
-        snapshotter: Snapshotter,
-        namespace: Namespace,
-        reader: DocumentReader,
-        archives: Callable[[], Archives],
+        self, snapshotter: Snapshotter, namespace: Namespace, reader: DocumentReader, archives: Callable[[], Archives]
     ) -> None:
         """Nothing is read yet."""
+        SnapshotKeys.__init__(self, snapshotter, namespace)
         self._reader = reader
         self.driver = snapshotter.name
         self.path = snapshotter.home
-        self.snapshotter = snapshotter
-        self.namespace = namespace
         self._archives = archives
-
-    @cached_property
-    def keys(self) -> dict[str, Snapshot]:
-        """The snapshots by the names that the namespace has for them; those without a record of it by their own."""
-        known = self.snapshotter.snapshots
-        own = [one for one in known.values() if one.namespace == self.namespace.name]
-        found = {one.key: one for one in sorted(own, key=lambda one: one.number)}
-        for (snapshotter, key), entry in self.namespace.snapshots.items():
-            if snapshotter == self.driver and entry.name in known:
-                found[key] = known[entry.name]
-        return found
 
     @cached_property
     def layers(self) -> dict[str, LayerRecord]:
@@ -145,22 +109,12 @@ class SnapshotDb(LayerDb):
                 else:
                     init = None
                 parent = below.key if below is not None else ""
-                found[key] = MountRecord(key, self._directory(one), self._directory(init), parent, one.origin)
+                found[key] = MountRecord(key, directory_of(one), directory_of(init), parent, one.origin)
         return found
 
     def archive(self, record: LayerRecord) -> LayerBlob | None:
         """The archive that a layer was unpacked from; None when it is not there."""
         return self._archives().blobs.get(record.diff_id)
-
-    def directory(self, key: str) -> str:
-        """The directory of a snapshot by its key; empty when there is no such snapshot."""
-        return self._directory(self.keys.get(key))
-
-    @cached_property
-    def forgotten(self) -> set[str]:
-        """Keys of snapshots that the namespace has no record of any more; their files were about to be removed."""
-        recorded = {key for name, key in self.namespace.snapshots if name == self.driver}
-        return set(self.keys) - recorded if recorded else set()
 
     def _record(self, chain_id: str, snapshot: Snapshot) -> LayerRecord:
         below = (one.key for one in self.snapshotter.chain(snapshot)[1:])
@@ -169,9 +123,9 @@ class SnapshotDb(LayerDb):
             chain_id,
             self._diff_id(chain_id, parent) if chain_id else "",
             parent,
-            self._directory(snapshot),
+            directory_of(snapshot),
             snapshot.size,
-            self.snapshotter.folder(self._directory(snapshot)),
+            self.snapshotter.folder(directory_of(snapshot)),
             snapshot.origin,
         )
 
@@ -184,7 +138,3 @@ class SnapshotDb(LayerDb):
             return known
         candidates = islice(self._archives().blobs, _MAX_TRIED)
         return next((one for one in candidates if chain_ids([parent, one])[-1] == chain_id), "")
-
-    @staticmethod
-    def _directory(snapshot: Snapshot | None) -> str:
-        return "" if snapshot is None or snapshot.id is None else str(snapshot.id)

@@ -6,32 +6,23 @@ Rules: moby ``daemon/containerd``: ``image_inspect.go``, ``image_list.go``, ``im
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
-from forensics_lib.engines.containerd.images import PlatformImage, Target, descriptor_of, platform_rank
+from forensics_lib.engines.containerd.images import PlatformImage, Target, descriptor_of, platform_rank, references_of
+from forensics_lib.engines.containerd.stack import chains_of, stack_of, unpacked_size
 from forensics_lib.engines.docker.containerd import ContainerdStore
-from forensics_lib.engines.docker.snapshots import SnapshotDb
-from forensics_lib.engines.stack import UnpackedLayer, UnpackedStack
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.containerd_meta import ImageEntry
 from forensics_lib.formats.jsondoc import format_time, parse_object, to_bytes
-from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.image import Image, ImageParts
-from forensics_lib.images.reference import Reference
-from forensics_lib.images.stack import FileVersion, HiddenFile, LayerStack
-from forensics_lib.trees.base import Tree
-from forensics_lib.trees.index import IndexTree
-from forensics_lib.trees.layered import Change
 
 if TYPE_CHECKING:
     from forensics_lib.engines.docker.engine import DockerRoot
 
 __all__ = ["store_images"]
 
-_DANGLING = "moby-dangling@"
 _PARENT = "org.mobyproject.image.parent"
 _BUILD = "moby/build.ref."
 _SOURCE = "containerd.io/distribution.source."
@@ -82,11 +73,10 @@ def _image(
 ) -> Image:
     """One image; `chosen` is the platform that the daemon takes when it is asked for none."""
     entry, parts, engine = names[0], image.parts, docker.engine
-    tags, digests = _references(names)
+    tags, digests = references_of(names)
     descriptor = descriptor_of(entry) if chosen else image.descriptor
     snapshotter = _snapshotter(docker, store)
     layers = store.layer_db(snapshotter) if snapshotter else None
-    sizes = _unpacked_sizes(parts, layers)
     comment = parts.config.history[-1].comment if parts.config.history else ""
     parent = next((one.labels[_PARENT] for one in names if one.labels.get(_PARENT)), "")
     facts: list[tuple[str, object]] = [
@@ -105,7 +95,7 @@ def _image(
     if identity and engine.at_least(29):
         facts.append(("Identity", identity))
     total = sum(one.content_size for one in target.images) + target.artifact_size
-    total += sum(_unpacked_size(one.parts, layers) for one in target.images)
+    total += sum(unpacked_size(one.parts, layers) for one in target.images)
     return Image(
         replace(
             parts,
@@ -114,36 +104,16 @@ def _image(
             digests=digests,
             origin=entry.origin if entry.name else parts.origin,
             content_size=image.packed_size,
-            shown_size=total if chosen else image.content_size + _unpacked_size(parts, layers),
+            shown_size=total if chosen else image.content_size + unpacked_size(parts, layers),
             parent=parent,
             legacy=engine.is_legacy,
             without_container=engine.at_least(25),
             shows_unset=engine.shows_unset,
-            stack=_stack(docker, store, parts, layers, sizes),
+            stack=stack_of(store, parts, layers),
             store_facts=tuple(facts),
         ),
         docker.reader.problems,
     )
-
-
-def _references(names: Sequence[ImageEntry]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Names with a tag and names with a digest; a dangling image has none of either."""
-    tags: dict[str, None] = {}
-    digests: dict[str, None] = {}
-    for entry in names:
-        if entry.name.startswith(_DANGLING) or not entry.name:
-            continue
-        try:
-            reference = Reference.parse(entry.name)
-        except DamagedData:
-            tags[entry.name] = None
-            continue
-        if reference.digest is None:
-            tags[reference.familiar] = None
-        digest = reference.digest or entry.digest
-        shown = replace(reference, tag=reference.tag if reference.digest else None, digest=digest)
-        digests[shown.familiar] = None
-    return tuple(tags), tuple(digests)
 
 
 def _has_own_digest(familiar: str, names: Sequence[ImageEntry]) -> bool:
@@ -181,7 +151,7 @@ def _host_platform(docker: DockerRoot, store: ContainerdStore) -> str:
         known = store.layer_db(snapshotter).keys
         for target in store.targets.values():
             for image in target.images:
-                chains = _chains(image.parts)
+                chains = chains_of(image.parts)
                 if chains and chains[-1] in known:
                     counts[f"{image.parts.config.os}/{image.parts.config.architecture}"] += 1
     return counts.most_common(1)[0][0] if counts else "linux/amd64"
@@ -196,89 +166,3 @@ def _snapshotter(docker: DockerRoot, store: ContainerdStore) -> str:
 def _platform(parts: ImageParts) -> str:
     config = parts.config
     return parts.platform or "/".join(one for one in (config.os, config.architecture, config.variant) if one)
-
-
-def _chains(parts: ImageParts) -> list[str]:
-    try:
-        return chain_ids(parts.config.diff_ids)
-    except DamagedData:
-        return []  # told with the image
-
-
-def _unpacked_sizes(parts: ImageParts, layers: SnapshotDb | None) -> list[int]:
-    """Bytes that each layer takes up unpacked, as recorded; 0 for one that is not unpacked."""
-    records = layers.layers if layers is not None else {}
-    found = [records.get(chain) for chain in _chains(parts)]
-    return [record.size or 0 if record is not None else 0 for record in found]
-
-
-def _unpacked_size(parts: ImageParts, layers: SnapshotDb | None) -> int:
-    """Bytes of an image's top snapshot and all that it lies on; 0 when it is not unpacked.
-
-    A committed image has the init layer of its container among them.
-    """
-    chains = _chains(parts)
-    record = layers.layers.get(chains[-1]) if layers is not None and chains else None
-    if layers is None or record is None:
-        return 0
-    return (record.size or 0) + (layers.snapshotter.usage_below(record.cache_id) or 0)
-
-
-def _stack(
-    docker: DockerRoot, store: ContainerdStore, parts: ImageParts, layers: SnapshotDb | None, sizes: Sequence[int]
-) -> StoreStack:
-    """The layers as they are unpacked; where not all are, their archives; where not all of these are there, both."""
-    blobs = [layer.blob for layer in parts.layers if layer.blob is not None]
-    archives = LayerStack(blobs, parts.origin, docker.reader.problems)
-    chains = _chains(parts)
-    records = [layers.layers.get(chain) if layers is not None else None for chain in chains]
-    driver = store.driver(layers.driver) if layers is not None else None
-    found: list[UnpackedLayer] = []
-    unpacked = bool(chains)
-    for index, (chain, record) in enumerate(zip(chains, records, strict=True)):
-        if driver is not None and record is not None and driver.snapshotter.exists(record.cache_id):
-            merged, alone = partial(driver.tree, record.cache_id), partial(driver.alone, record.cache_id)
-            found.append(UnpackedLayer(merged, alone, record.size, driver.shares))
-        else:
-            unpacked = False
-            found.append(UnpackedLayer(partial(store.merged, layers, chain), partial(archives.alone, index), None))
-    if not chains or (not unpacked and all(blob.stored is not None for blob in blobs)):
-        return StoreStack(archives, sizes)
-    return StoreStack(UnpackedStack(found, IndexTree(parts.origin)), sizes)
-
-
-class StoreStack:
-    """Layers of containerd's store: answers of another stack, with the sizes that the daemon shows."""
-
-    def __init__(self, layers: UnpackedStack | LayerStack, sizes: Sequence[int]) -> None:
-        """`sizes`: bytes that each layer takes up unpacked."""
-        self._layers = layers
-        self._sizes = tuple(sizes)
-
-    def unreadable(self, index: int) -> ForensicsError | None:
-        """Why one layer cannot be read; None when it can."""
-        return self._layers.unreadable(index)
-
-    def content_size(self, index: int) -> int:
-        """Bytes that one layer takes up on the disk, unpacked, its directories counted; 0 when it is not unpacked."""
-        return self._sizes[index] if index < len(self._sizes) else 0
-
-    def alone(self, index: int) -> Tree:
-        """What one layer holds."""
-        return self._layers.alone(index)
-
-    def tree(self, count: int | None = None) -> Tree:
-        """All layers merged, or the first `count`."""
-        return self._layers.tree(count)
-
-    def changes(self, index: int) -> list[Change]:
-        """What one layer adds, changes and deletes."""
-        return self._layers.changes(index)
-
-    def hidden(self) -> list[HiddenFile]:
-        """Files that take up space and that no container sees."""
-        return self._layers.hidden()
-
-    def versions(self, path: str) -> Iterator[FileVersion]:
-        """Every version of a path, base first."""
-        return self._layers.versions(path)
