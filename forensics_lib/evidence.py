@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from forensics_lib.engines.container import Container
+    from forensics_lib.engines.containerd.engine import ContainerdEngine
+    from forensics_lib.engines.containerd.store import Containerd
     from forensics_lib.engines.docker.buildcache import BuildCacheRecord
     from forensics_lib.engines.docker.buildhistory import BuildRecord
     from forensics_lib.engines.docker.engine import DockerRoot
@@ -73,7 +75,12 @@ __all__ = ["Evidence", "open_evidence", "tar_entries"]
 
 T = TypeVar("T")
 
-_FILES = (EvidenceKind.FILESYSTEM_TREE, EvidenceKind.DOCKER_ROOT, EvidenceKind.DISK_IMAGE)
+_FILES = (
+    EvidenceKind.FILESYSTEM_TREE,
+    EvidenceKind.DOCKER_ROOT,
+    EvidenceKind.CONTAINERD_ROOT,
+    EvidenceKind.DISK_IMAGE,
+)
 
 
 class Evidence:
@@ -113,6 +120,7 @@ class Evidence:
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
         self._store = ImageStore(self._opened.filesystems[0].tree, self._problems, self._limits, self._pool, shared)
         self._dockers: list[DockerRoot] = []
+        self._containerds: list[ContainerdEngine] = []
         self._hosts: list[DocumentReader] = []
         self._journals: Journals | None = None
         self._images, self._artifacts, self.kind = self._recognise()
@@ -149,10 +157,11 @@ class Evidence:
 
     @property
     def containers(self) -> Table[Container]:
-        """The containers, newest first as ``docker ps -a``; an image archive has none."""
+        """The containers, newest first as ``docker ps -a``, Docker's before others; an image archive has none."""
         from forensics_lib.engines.container import Container
 
-        return Table(Container, lambda: [c for docker in self._dockers for c in docker.containers], name="containers")
+        engines: list[DockerRoot | ContainerdEngine] = [*self._dockers, *self._containerds]
+        return Table(Container, lambda: [c for engine in engines for c in engine.containers], name="containers")
 
     @property
     def volumes(self) -> Table[Volume]:
@@ -350,7 +359,11 @@ class Evidence:
         disks = trees if self._opened.disks else []
         found = Found([], [])
         try:
-            find_remnants(self._store, trees, disks, self._dockers, self._problems, self._progress, found)
+            own = [docker.store.containerd for docker in self._dockers if docker.store is not None]
+            others = [
+                one for one in self._containerds if not self._dockers or (one.is_used and one.containerd not in own)
+            ]
+            find_remnants(self._store, trees, disks, self._dockers, self._problems, self._progress, found, others)
         except BaseException:
             message = "the search for what was deleted was broken off; what was found before is kept"
             self.__dict__["_found"] = found
@@ -413,11 +426,16 @@ class Evidence:
                 yield from verify_media(disk)
         if self._journals is not None:
             yield from self._journals.verify()
-        if self._dockers:
+        if self._dockers or self._containerds:
+            from forensics_lib.engines.containerd.verify import verify_content
             from forensics_lib.engines.docker.verify import verify_root
 
             for docker in self._dockers:
                 yield from verify_root(docker, self._limits)
+            checked = [docker.store.containerd for docker in self._dockers if docker.store is not None]
+            for engine in self._containerds:
+                if engine.spaces and engine.containerd not in checked:
+                    yield from verify_content(engine.containerd)
             return
         yield from verify_images(
             self._store,
@@ -514,13 +532,14 @@ class Evidence:
             kind = EvidenceKind.OCI_LAYOUT
             parts = ordered(reader.images.values())
         elif self._find_engines():
-            return [], [], EvidenceKind.DOCKER_ROOT
+            return [], [], EvidenceKind.DOCKER_ROOT if self._dockers else EvidenceKind.CONTAINERD_ROOT
         else:
             return [], [], EvidenceKind.FILESYSTEM_TREE
         return [Image(one, self._problems) for one in parts], kept_apart(reader), kind
 
     def _find_engines(self) -> bool:
         """Whether the tree holds data of an engine; the readers of engines are only loaded when it may."""
+        from forensics_lib.engines.containerd.engine import ContainerdEngine
         from forensics_lib.engines.docker.acquisition import report_losses
         from forensics_lib.engines.docker.containerd import find_stores
         from forensics_lib.engines.docker.engine import DockerRoot
@@ -534,7 +553,7 @@ class Evidence:
         for reader in readers:
             self._hosts += find_hosts(reader, [root.path for own, root in roots if own is reader])
         self._journals = Journals(self._hosts)
-        stores = find_stores(readers, [root for _, root in roots], self._limits, self._pool) if roots else []
+        stores = find_stores(readers, [root for _, root in roots], self._limits, self._pool)
         self._dockers = [
             DockerRoot(reader, root, self._limits, self._outlet, stores, self._journals, self._hosts)
             for reader, root in roots
@@ -542,10 +561,20 @@ class Evidence:
         for docker in self._dockers:
             self._problems.defer(partial(report_losses, docker, self._limits))
             self._problems.defer(partial(report_leftovers, docker))
-        return bool(self._dockers)
+        engines = [ContainerdEngine(store, self._outlet, partial(self._answered, store)) for store in stores]
+        self._containerds = engines if self._dockers else [one for one in engines if one.is_used]
+        return bool(self._dockers or self._containerds)
+
+    def _answered(self, containerd: Containerd) -> set[str]:
+        """The namespaces of a containerd that Docker answers for."""
+        stores = [docker.store for docker in self._dockers if docker.store is not None]
+        own = {store.namespace.name for store in stores if store.containerd is containerd}
+        names = containerd.namespaces if self._dockers else ()
+        return own | {name for name in names if name.partition("-")[0] in ("moby", "plugins.moby", "moby_history")}
 
     def _all_images(self) -> list[Image]:
-        return self._images or [image for docker in self._dockers for image in docker.images]
+        engines: list[DockerRoot | ContainerdEngine] = [*self._dockers, *self._containerds]
+        return self._images or [image for engine in engines for image in engine.images]
 
     def _inventory(self) -> Inventory:
         name = self.path.name

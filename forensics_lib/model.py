@@ -24,6 +24,7 @@ class EvidenceKind(StrEnum):
     OCI_LAYOUT = "oci-layout"
     IMAGE_DIR = "image-dir"
     DOCKER_ROOT = "docker-root"
+    CONTAINERD_ROOT = "containerd-root"
     DISK_IMAGE = "disk-image"
     FILESYSTEM_TREE = "filesystem-tree"
 

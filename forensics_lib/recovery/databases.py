@@ -16,6 +16,7 @@ from typing import TypeAlias
 
 from forensics_lib.engines.containerd.root import METADATA
 from forensics_lib.engines.containerd.snapshotter import FOLDER
+from forensics_lib.engines.containerd.store import Containerd
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.bbolt import Bolt, Record, State
@@ -28,7 +29,7 @@ from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.base import Node, join, parent_of
 from forensics_lib.trees.documents import DocumentReader
 
-__all__ = ["copied_records", "database_remnants"]
+__all__ = ["containerd_remnants", "copied_records", "database_remnants"]
 
 _METHODS = {
     State.PREVIOUS: "bbolt previous transaction",
@@ -55,28 +56,43 @@ def database_remnants(docker: DockerRoot) -> Iterator[Remnant]:
     A record that is still live with the same value is left out; of one that is live with another value the detail says
     that it is an older version. What cannot be read becomes a problem.
     """
-    for node, reader in _databases(docker):
+    yield from _read(_databases(docker), docker.reader.problems)
+
+
+def containerd_remnants(containerd: Containerd) -> Iterator[Remnant]:
+    """What the databases of a containerd no longer reach; as `database_remnants`."""
+    yield from _read(_of_containerd(containerd.root.path, containerd.reader), containerd.reader.problems)
+
+
+def _read(databases: Iterable[tuple[Node, _Reader]], problems: ProblemLog) -> Iterator[Remnant]:
+    for node, reader in databases:
         try:
-            database = _Database(node.path, Bolt(node.source(), docker.reader.problems))
+            database = _Database(node.path, Bolt(node.source(), problems))
             yield from reader(database)
         except ForensicsError as error:
-            docker.reader.problems.add(node.origin.to(node.path.lstrip("/")), error)
+            problems.add(node.origin.to(node.path.lstrip("/")), error)
 
 
-def copied_records(copies: Iterable[Remnant], dockers: Iterable[DockerRoot], problems: ProblemLog) -> Iterator[Remnant]:
+def copied_records(
+    copies: Iterable[Remnant],
+    dockers: Iterable[DockerRoot],
+    problems: ProblemLog,
+    containerds: Iterable[Containerd] = (),
+) -> Iterator[Remnant]:
     """What recovered copies of such databases hold that the databases as they are do not.
 
     Args:
         copies: remnants, bbolt databases among them.
         dockers: the data roots that are left.
         problems: gets copies that cannot be read.
+        containerds: those that are left and that no data root uses.
     """
     known: dict[tuple[bytes, ...], int] | None = None
     for copy in islice((one for one in copies if _is_database(one)), _MAX_COPIES):
         if copy.content is None:
             continue
         if known is None:
-            known = _known(dockers)
+            known = _known(dockers, containerds)
         try:
             bolt = Bolt(copy.content, ProblemLog())
             reader = next((read for names, read in _BY_BUCKET if bolt.root.bucket(*names) is not None), _others)
@@ -85,13 +101,13 @@ def copied_records(copies: Iterable[Remnant], dockers: Iterable[DockerRoot], pro
             problems.add(copy.origin, error)
 
 
-def _known(dockers: Iterable[DockerRoot]) -> dict[tuple[bytes, ...], int]:
+def _known(dockers: Iterable[DockerRoot], containerds: Iterable[Containerd]) -> dict[tuple[bytes, ...], int]:
     """The records of all databases as they are."""
     known: dict[tuple[bytes, ...], int] = {}
-    for docker in dockers:
-        for node, _ in _databases(docker):
-            with suppress(ForensicsError):  # which is told where the database itself is read
-                known |= _Database(node.path, Bolt(node.source(), ProblemLog())).live
+    own = (_of_containerd(one.root.path, one.reader) for one in containerds)
+    for node, _ in chain(*(_databases(docker) for docker in dockers), *own):
+        with suppress(ForensicsError):  # which is told where the database itself is read
+            known |= _Database(node.path, Bolt(node.source(), ProblemLog())).live
     return known
 
 
@@ -116,13 +132,15 @@ def _databases(docker: DockerRoot) -> Iterator[tuple[Node, _Reader]]:
     else:  # with a graph driver, containerd only knows the containers that ran
         roots = {root.at("containerd", "daemon"): reader, join(parent_of(root.path), "containerd"): reader}
     for home, its in roots.items():
-        databases = [(join(home, METADATA), _containerd)]
-        databases += [
-            (join(node.path, "metadata.db"), _snapshots) for node in its.folder(home) if node.name.startswith(FOLDER)
-        ]
-        yield from _present(its, databases)
+        yield from _of_containerd(home, its)
     for folder in (root.at("buildkit"),):
         places += [(node.path, _others) for node in reader.folder(folder) if node.name.endswith(".db")]
+    yield from _present(reader, places)
+
+
+def _of_containerd(home: str, reader: DocumentReader) -> Iterator[tuple[Node, _Reader]]:
+    snapshotters = [node.path for node in reader.folder(home) if node.name.startswith(FOLDER)]
+    places = [(join(home, METADATA), _containerd), *((join(one, "metadata.db"), _snapshots) for one in snapshotters)]
     yield from _present(reader, places)
 
 
@@ -310,7 +328,7 @@ def _containerd(database: _Database) -> Iterator[Remnant]:
     later = []
     for record in database.gone:
         place = (*record.path, record.key)
-        container_id = next((_text(one) for one in reversed(place) if CONTAINER_ID.fullmatch(_text(one))), "")
+        container_id = _container_in(place)
         start = record.value.find(_SPECIFICATION, 0, 4096) if record.value else -1
         if record.value is not None and start >= 0:
             document = _parsed(record.value[start:], record.origin)
@@ -329,10 +347,18 @@ def _containerd(database: _Database) -> Iterator[Remnant]:
     for record in later:
         place = (*record.path, record.key)[:4]
         name, kind = _text(place[3]), _text(place[2])
-        is_container = kind == "containers" and CONTAINER_ID.fullmatch(name) is not None
+        is_container = kind == "containers"
         if not (is_container and name in specified):
             detail = f"deleted object of containerd: {kind} {name[:_MAX_NAME]}, page {record.page}"
             yield database.remnant(record, "record", detail, container_id=name if is_container else "")
+
+
+def _container_in(place: tuple[bytes, ...]) -> str:
+    """The id of the container that a record is of: 64 digits, or whatever its client called it."""
+    full = next((_text(one) for one in reversed(place) if CONTAINER_ID.fullmatch(_text(one))), "")
+    if not full and b"containers" in place[:-1]:
+        return _text(place[place.index(b"containers") + 1])[:_MAX_NAME]
+    return full
 
 
 def _snapshots(database: _Database) -> Iterator[Remnant]:

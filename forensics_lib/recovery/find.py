@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from forensics_lib.engines.containerd.engine import ContainerdEngine
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.btrfs_space import BtrfsSpace
@@ -15,7 +16,7 @@ from forensics_lib.recovery.agree import agreed
 from forensics_lib.recovery.blobs import unnamed_blobs
 from forensics_lib.recovery.carve import carve
 from forensics_lib.recovery.containerd import store_remnants
-from forensics_lib.recovery.databases import copied_records, database_remnants
+from forensics_lib.recovery.databases import containerd_remnants, copied_records, database_remnants
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
@@ -49,6 +50,7 @@ def find_remnants(
     problems: ProblemLog,
     progress: Progress | None = None,
     found: Found | None = None,
+    containerds: Sequence[ContainerdEngine] = (),
 ) -> Found:
     """What was deleted or lost its owner: of image evidence, of data roots, their databases, and file systems of disks.
 
@@ -59,6 +61,7 @@ def find_remnants(
         dockers: the data roots.
         problems: gets what could not be read or searched.
         progress: called with bytes done and in total of one file system's journal and free space after another's.
+        containerds: those that no data root keeps its images in.
         found: filled as the search goes on, so that what was found is there when it is broken off.
     """
     found = Found([], []) if found is None else found
@@ -67,6 +70,8 @@ def find_remnants(
     for docker in dockers:
         for find in (orphans, store_remnants, database_remnants):
             found.sightings.extend(find(docker))
+    for engine in containerds:
+        found.sightings.extend(containerd_remnants(engine.containerd))
     found.remnants.extend(found.sightings)
     found.remnants.extend(sqlite_remnants(trees, problems))
     digests = {image.id for docker in dockers for image in docker.images}
@@ -87,7 +92,7 @@ def find_remnants(
             found.sightings.extend((*described, *carved))
             found.remnants.extend(named_by_layers(list(agreed(described, carved, problems)), problems))
     copies = [one for one in found.remnants if one.content is not None]
-    found.remnants.extend(copied_records(copies, dockers, problems))
+    found.remnants.extend(copied_records(copies, dockers, problems, [one.containerd for one in containerds]))
     found.remnants.extend(copied_rows(copies, trees, problems))
     return found
 

@@ -40,7 +40,8 @@ class ContainerdRoot:
 
     Attributes:
         path: the folder that holds ``io.containerd.…``.
-        found_by: how it was found: ``config.toml``, ``systemd``, ``default path`` or a place beside something else.
+        found_by: how it was found: ``config.toml``, ``systemd``, ``default path``, ``rootless``, ``shape`` of what was
+            copied alone, or a place beside something else.
     """
 
     path: str
@@ -72,6 +73,8 @@ def find_containerd(reader: DocumentReader, near: tuple[tuple[str, str], ...] = 
     for home in reader.folder("/home"):
         _add(found, tree, join(home.path, ".local/share/containerd"), "rootless")
     _add(found, tree, "/root/.local/share/containerd", "rootless")
+    for path in ("/containerd", "/"):
+        _add(found, tree, path, "shape")
     return list(found.values())
 
 
