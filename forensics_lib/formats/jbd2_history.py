@@ -26,6 +26,8 @@ _DESCRIPTOR, _COMMIT, _SUPER_V1, _SUPER_V2, _REVOKE = 1, 2, 3, 4, 5
 _64BIT, _CSUM_V2, _CSUM_V3, _FAST_COMMIT = 0x2, 0x8, 0x10, 0x20
 _ESCAPE, _SAME_UUID, _LAST = 0x1, 0x2, 0x8
 _FAST_COMMIT_BLOCKS = 256
+_CRC32C = 4  # the type of checksum in the superblock of a journal that has them
+_MAX_FAST = 1 << 14
 _MAX_LOG = 1 << 24
 """Blocks of a log; the largest that mkfs makes has 2**18 of 4 KiB."""
 
@@ -53,7 +55,7 @@ class JournalHistory:
     """All copies of blocks in a log, of transactions that are written back or not.
 
     Checksums of version 2 and 3 are used; a journal without them gives the copies that no later transaction can have
-    overwritten. Not read: the area of fast commits.
+    overwritten.
 
     Args:
         log: the journal's bytes; None for a file system that has none.
@@ -63,7 +65,8 @@ class JournalHistory:
         block_size: bytes of a block.
         copies: the copies, oldest first.
         committed_ns: when a transaction was committed, nanoseconds since 1970, by its number.
-        fast_commits: blocks of the area for fast commits; 0 for none.
+        fast_at: where the area for fast commits begins in the log, in bytes.
+        fast_size: its bytes; 0 when there is none.
 
     Raises:
         DamagedData: there is no journal superblock, or it contradicts itself.
@@ -75,7 +78,7 @@ class JournalHistory:
         """Look at every block of the log."""
         self.committed_ns: dict[int, int] = {}
         self.copies: list[JournalCopy] = []
-        self.block_size = self.fast_commits = 0
+        self.block_size = self.fast_at = self.fast_size = 0
         self._by_block: dict[int, list[int]] = {}
         self._blocks: list[int] = []
         if log is None:
@@ -91,16 +94,29 @@ class JournalHistory:
             raise DamagedData("the journal's superblock contradicts itself", origin=log.origin)
         self.block_size = size
         self._incompat = struct.unpack_from(">I", data, 40)[0] if kind == _SUPER_V2 else 0
+        if data[80] == _CRC32C and any(data[252:256]) and not self._incompat & (_CSUM_V2 | _CSUM_V3):
+            self._incompat |= _64BIT | _CSUM_V3  # the field is damaged: nothing is taken without its checksum
         self._uuid = data[48:64]
         self._checked = bool(self._incompat & (_CSUM_V2 | _CSUM_V3))
         self._length = min(length, log.size // size, _MAX_LOG)
+        blocks = struct.unpack_from(">I", data, 84)[0] if kind == _SUPER_V2 else 0
         if self._incompat & _FAST_COMMIT:
-            self.fast_commits = min(struct.unpack_from(">I", data, 84)[0] or _FAST_COMMIT_BLOCKS, self._length)
-            self._length -= self.fast_commits
+            blocks = blocks or _FAST_COMMIT_BLOCKS
+        blocks = min(blocks, _MAX_FAST, self._length - self._first)
+        if blocks > 0:  # the feature goes with unmounting, what lies in the area stays
+            self.fast_at, self.fast_size = (self._length - blocks) * size, blocks * size
+            self._length -= blocks if self._incompat & _FAST_COMMIT else 0
         self._scan(progress)
         for index, copy in enumerate(self.copies):
             self._by_block.setdefault(copy.block, []).append(index)
         self._blocks = sorted(self._by_block)
+
+    def fast_area(self) -> bytes:
+        """The blocks of the area for fast commits, as far as they can be read."""
+        try:
+            return self._log.read_some(self.fast_at, self.fast_size) if self.fast_size else b""
+        except DamagedData:
+            return b""
 
     def content(self, copy: JournalCopy) -> bytes | None:
         """The bytes of a copy; None when it was overwritten or cannot be read."""

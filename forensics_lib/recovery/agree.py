@@ -63,8 +63,11 @@ def _one_of(group: list[Remnant]) -> Remnant:
 def _joined(remnant: Remnant, carved: Remnant) -> Remnant:
     """A remnant with what carving tells of the same bytes."""
     sure = Confidence.VERIFIED if carved.confidence is Confidence.VERIFIED else remnant.confidence
+    nameless = not remnant.path and remnant.kind == "file"
     return replace(
         remnant,
+        kind=carved.kind if nameless else remnant.kind,
+        detail="; ".join(filter(None, (remnant.detail, carved.detail))) if nameless else remnant.detail,
         method=f"{remnant.method} + {carved.method}",
         confidence=sure,
         container_id=remnant.container_id or carved.container_id,

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.ext4_fast_commit import read_fast_commits
 from forensics_lib.formats.ext4_groups import BlockGroups
 from forensics_lib.formats.ext4_map import Run
 from forensics_lib.formats.jbd2_history import JournalHistory
@@ -53,10 +54,12 @@ def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = No
     except DamagedData as error:
         problems.add(tree.origin.to("journal"), error)
         history = JournalHistory(None)
-    if history.fast_commits:
-        problems.add(tree.origin.to("journal"), "the journal has an area for fast commits, which is not read")
-    lives = Lives(source, history, groups, problems)
-    names = Names(source, tree.geometry, history, groups, lives)
+    fast = list(read_fast_commits(history.fast_area(), history.block_size)) if history.fast_size else []
+    if fast and tree.geometry.needs_recovery:
+        message = f"{len(fast)} records of fast commits are not replayed; what only they know is among the remnants"
+        problems.add(tree.origin.to("journal", history.fast_at), message)
+    lives = Lives(source, history, groups, problems, fast)
+    names = Names(source, tree.geometry, history, groups, lives, fast)
     yield from _Undelete(tree, source, history, groups, names).run(lives, progress)
 
 

@@ -7,10 +7,11 @@ number is given to new files again and again; its generation and its time of cre
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.formats.ext4_fast_commit import FastInode, FastName
 from forensics_lib.formats.ext4_groups import BlockGroups, InodeTable
 from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
 from forensics_lib.formats.ext4_map import Run, is_short_link, runs
@@ -105,12 +106,20 @@ class Lives:
         history: its journal.
         groups: its block groups.
         problems: gets inodes that cannot be read.
+        fast: the records of its fast commits.
 
     Attributes:
         directories: numbers of the directories that live.
     """
 
-    def __init__(self, source: Source, history: JournalHistory, groups: BlockGroups, problems: ProblemLog) -> None:
+    def __init__(
+        self,
+        source: Source,
+        history: JournalHistory,
+        groups: BlockGroups,
+        problems: ProblemLog,
+        fast: Sequence[FastInode | FastName] = (),
+    ) -> None:
         """Read the copies in the log and the inode tables."""
         self._source = source
         self._history = history
@@ -120,7 +129,8 @@ class Lives:
         self._lives: dict[int, list[Life]] = {}
         self.directories: list[int] = []
         versions: dict[int, list[_Version]] = {}
-        self._collect_past(versions)
+        inodes = sorted((one for one in fast if isinstance(one, FastInode)), key=lambda one: one.sequence)
+        self._collect_past(versions, inodes)
         self._collect_present(versions)
         for number in sorted(versions):
             found = self._split(number, versions.pop(number))
@@ -140,14 +150,27 @@ class Lives:
                 found = life
         return found
 
+    def like(self, number: int, data: bytes) -> Life | None:
+        """The life of a number that a copy of its inode belongs to, by its generation and time of creation."""
+        inode = decode_inode(number, data.ljust(self._groups.inode_size, b"\0")[: self._groups.inode_size], 0)
+        for life in self.of(number):
+            if (life.inode.generation, life.inode.btime_ns) == (inode.generation, inode.btime_ns):
+                return life
+        return None
+
     def of(self, number: int) -> list[Life]:
         """The lives of one number, oldest first."""
         return self._lives.get(number, [])
 
-    def _collect_past(self, versions: dict[int, list[_Version]]) -> None:
-        size, count = self._groups.inode_size, 0
+    def _collect_past(self, versions: dict[int, list[_Version]], fast: list[FastInode]) -> None:
+        """The copies in the log; fast commits come before the transaction that was under way."""
+        size, count, done = self._groups.inode_size, 0, 0
         seen: dict[int, bytes] = {}
+        changed: set[int] = set()
         for copy in self._history.copies:
+            while done < len(fast) and fast[done].sequence <= copy.sequence:
+                count += self._take_fast(versions, fast[done], changed)
+                done += 1
             place = self._groups.table_of(copy.block)
             if place is None:
                 continue
@@ -160,7 +183,8 @@ class Lives:
             offset = self._history.offset(copy)
             for position in range(0, len(data) - size + 1, size):
                 raw = data[position : position + size]
-                if raw == before[position : position + size]:
+                this = number + position // size
+                if raw == before[position : position + size] and this not in changed:
                     known = versions.get(number + position // size)
                     if known:
                         known[-1].last = copy.sequence
@@ -171,6 +195,17 @@ class Lives:
                 message = f"more than {_MAX_VERSIONS} versions of inodes; the newest transactions are not used"
                 self._problems.add(self._source.origin.to("journal"), LimitExceeded(message))
                 return
+        for one in fast[done:]:
+            self._take_fast(versions, one, changed)
+
+    def _take_fast(self, versions: dict[int, list[_Version]], one: FastInode, changed: set[int]) -> int:
+        """Add a version from a fast commit; gives the number of versions added."""
+        if one.number < 1 or self._groups.group_of(one.number) >= len(self._groups.tables) or not any(one.data[:2]):
+            return 0
+        changed.add(one.number)
+        size = self._groups.inode_size
+        data = one.data.ljust(size, b"\0")[:size]
+        return _remember(versions, one.number, one.sequence, self._history.fast_at + one.at, data)
 
     def _collect_present(self, versions: dict[int, list[_Version]]) -> None:
         step = _TABLE_STEP * (self._groups.block_size // self._groups.inode_size)

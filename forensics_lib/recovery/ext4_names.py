@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -13,6 +13,7 @@ from forensics_lib.errors import DamagedData
 from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.ext4 import ExtGeometry
 from forensics_lib.formats.ext4_dir import TAIL, DirEntry, dir_entries, is_dir_block
+from forensics_lib.formats.ext4_fast_commit import FastInode, FastName
 from forensics_lib.formats.ext4_groups import BlockGroups
 from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode
 from forensics_lib.formats.ext4_map import Run, runs
@@ -68,10 +69,17 @@ class Names:
         history: its journal.
         groups: its block groups.
         lives: what its inodes were.
+        fast: the records of its fast commits.
     """
 
     def __init__(
-        self, source: Source, geometry: ExtGeometry, history: JournalHistory, groups: BlockGroups, lives: Lives
+        self,
+        source: Source,
+        geometry: ExtGeometry,
+        history: JournalHistory,
+        groups: BlockGroups,
+        lives: Lives,
+        fast: Iterable[FastInode | FastName] = (),
     ) -> None:
         """Read the directories in the journal."""
         self._source = source
@@ -85,6 +93,11 @@ class Names:
         self._present = lru_cache(maxsize=1024)(self._read_present)
         self._owners = self._dir_blocks()
         self._read_journal()
+        for one in fast:
+            if isinstance(one, FastName) and not one.removed and one.data:
+                life = self._lives.like(one.inode, one.data)
+                if life is not None:
+                    self._note(DirEntry(one.inode, one.name, 0, False), one.parent, one.sequence, _IN_JOURNAL, life)
 
     def of(self, life: Life) -> list[Name]:
         """The names of a life, the most likely first."""
@@ -276,8 +289,8 @@ class Names:
         for entry in dir_entries(data, self._geometry.inode_count):
             self._note(entry, owner, sequence, _LEFT_OVER)
 
-    def _note(self, entry: DirEntry, parent: int, sequence: int, rank: int) -> None:
-        child, folder = self._lives.at(entry.inode, sequence), self._lives.at(parent, sequence)
+    def _note(self, entry: DirEntry, parent: int, sequence: int, rank: int, child: Life | None = None) -> None:
+        child, folder = child or self._lives.at(entry.inode, sequence), self._lives.at(parent, sequence)
         above = (parent, folder.order if folder else 0)
         if entry.name == b"..":
             self._parents[above] = (entry.inode, child.order if child else 0)

@@ -9,7 +9,7 @@ from functools import cache
 from itertools import islice
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, ForensicsError
@@ -137,6 +137,7 @@ def test_a_journal_that_is_none_is_a_problem() -> None:
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.tuples(st.integers(0, 1 << 19), st.integers(1, 255)), min_size=1, max_size=200), st.booleans())
+@example([(43, 18)], True)  # the journal says that it has no checksums
 def test_damage_is_survived(flips: list[tuple[int, int]], in_journal: bool) -> None:
     tree = tree_of(disk())
     journal = tree.geometry.inode(tree.geometry.journal_inode)
@@ -184,6 +185,17 @@ def test_nothing_with_a_block_that_is_used_again_is_complete() -> None:
                 assert blocks <= free, one.path
                 checked += 1
     assert checked > 5
+
+
+def test_what_only_fast_commits_know() -> None:
+    problems = ProblemLog()
+    tree = ExtTree(BytesSource(stored("ext4-fast-commit.img"), Origin("disk")), problems)
+    found = {one.path: one for one in undelete(tree, problems)}
+    secret = found["/dir/secret"]
+    assert (secret.read(), secret.complete) == (b"secret content\n" * 300, True)
+    assert found["/dir/config.json"].read() == b'{"a":1}'
+    assert found["/dir/two"].size == 5000
+    assert any("fast commits are not replayed" in problem.message for problem in problems.rows)
 
 
 UUID = bytes(range(16))
