@@ -102,9 +102,9 @@ def _is_layer(tree: Tree, path: str) -> bool:
     return f"{path}/diff" in tree and any(f"{path}/{name}" in tree for name in ("link", "lower", "work"))
 
 
-def _copies_in(folder: str) -> Callable[[Tree, str], bool]:
+def _ids_in(folder: str) -> Callable[[Tree, str], bool]:
     def hold(tree: Tree, path: str) -> bool:
-        return any(CONTAINER_ID.match(node.name) for node in _folders(tree, join(path, folder)))
+        return any(CONTAINER_ID.match(node.name) for node in _children(tree, join(path, folder)))
 
     return hold
 
@@ -121,9 +121,9 @@ _PARTS: Mapping[str, Callable[[Tree, str], bool]] = {
     "image": _holds_images,
     "overlay2": _holds_overlays,
     "fuse-overlayfs": _holds_overlays,
-    "aufs": _having("diff", "layers"),
-    "vfs": _copies_in("dir"),
-    "btrfs": _copies_in("subvolumes"),
+    "aufs": _ids_in("layers"),
+    "vfs": _ids_in("dir"),
+    "btrfs": _ids_in("subvolumes"),
     "devicemapper": _having("devicemapper", "metadata"),
     "volumes": _holds_volumes,
     "network": _having("files/local-kv.db"),

@@ -116,7 +116,8 @@ def test_each_store_proves_a_root(entries: dict[str, Made]) -> None:
             "/srv/storage.lock": b"",
             "/srv/vfs-images": folder(),
         },
-        {"/aufs/diff": folder()},
+        {"/aufs/diff": folder(), "/aufs/layers": folder()},
+        {"/diff": folder(), "/layers/1": folder()},
         {"/srv/containers": link("/elsewhere"), f"/elsewhere/{ID}/config.v2.json": b"{}"},
     ],
 )
@@ -176,7 +177,7 @@ def test_the_only_root_is_that_of_a_user_namespace() -> None:
         ("overlay2", {f"/{ID}/diff": folder(), f"/{ID}/link": b"LINK", f"/{ID}-init/diff": folder(), "/l": folder()}),
         ("vfs", {f"/dir/{ID}": folder()}),
         ("btrfs", {f"/subvolumes/{ID}": folder()}),
-        ("aufs", {"/diff": folder(), "/layers": folder()}),
+        ("aufs", {"/diff": folder(), f"/layers/{ID}": b""}),
         ("devicemapper", {"/devicemapper": folder(), "/metadata": folder()}),
         ("volumes", {"/metadata.db": b"", "/data/_data": folder()}),
         ("network", {"/files/local-kv.db": b""}),
