@@ -115,12 +115,14 @@ class YearCounter:
     Attributes:
         last: turns of the year so far.
         stamp: the latest line's time; None before the first.
+        day: the latest day, as it is written.
     """
 
     def __init__(self) -> None:
         """Before the first line."""
         self.last = 0
         self.stamp: LocalStamp | None = None
+        self.day = b""
 
     def feed(self, stamp: LocalStamp) -> int:
         """The number of turns of the year between the first line and this one."""

@@ -37,6 +37,7 @@ _HISTORIES = (
 _LOGS = re.compile(r"auth\.log|secure|syslog|messages|cron(\.log)?|sudo\.log")
 _SUDO = re.compile(rb" *(\S+) : (?:.*? ; )?TTY=.*?; ?COMMAND=(.*)", re.DOTALL)
 _CRON = re.compile(rb"\((\S+)\) CMD \((.*)\)", re.DOTALL)
+_LOGGED = re.compile(rb"COMMAND=|CMD \(")
 _CRON_PROGRAMS = ("CRON", "cron", "crond", "/usr/sbin/cron")
 
 
@@ -98,7 +99,9 @@ def _history(host: HostFiles, user: str, path: str, shell: str) -> Iterator[Host
 def _of_logs(host: HostFiles, zone: tzinfo, is_known: bool) -> Iterator[HostCommand]:
     for folder in LOG_FOLDERS:
         for node in host.logs(folder, _LOGS):
-            for offset, _, parsed, time, assumed in timed_lines(host, node, zone, zone_is_known=is_known):
+            for offset, _, parsed, time, assumed in timed_lines(
+                host, node, zone, zone_is_known=is_known, wanted=_LOGGED
+            ):
                 found = _logged(parsed.program, parsed.message) if parsed is not None else None
                 if found is not None:
                     yield HostCommand(time, assumed, *found, place_of(node).to("line", offset))

@@ -28,6 +28,11 @@ ENGINE_PROGRAMS = re.compile(
 _ABOUT = re.compile(rb"docker|containerd|podman|libpod|kubepods|kubelet|\bcri-?o\b|crio-|\brunc\b")
 _UNITS = re.compile(rb"docker|containerd|podman|libpod|kubepods|kubelet|crio|buildkit|k3s|rke2")
 _KERNEL = re.compile(rb"docker|containerd|libpod|podman|kubepods|crio-|\bveth[0-9a-f]{6,8}\b|\bbr-[0-9a-f]{12}\b")
+_MAYBE = re.compile(
+    rb"docker|containerd|podman|libpod|kube|cri-?o|runc|build|conmon|k[03]s|crun|youki|kata-|nerdctl|crictl|netavark|aardvark|"
+    rb"rootlesskit|slirp4netns|fuse-overlayfs|veth|br-[0-9a-f]{12}"
+)
+"""In every line that may be wanted: looked for before a line is taken apart."""
 _NOT_THESE = frozenset(("sudo", "su", "CRON", "cron", "crond", "sshd", "audit", "auditd"))
 _SHARED = re.compile(r"syslog|messages|daemon\.log|kern\.log|user\.log|everything\.log|system\.log")
 _OWN = re.compile(r"(docker|dockerd|containerd|kubelet|crio|podman)(\.log)?")
@@ -108,27 +113,47 @@ def daemon_log(hosts: Sequence[HostFiles], journals: Journals | None) -> Iterato
 
 
 def timed_lines(
-    host: HostFiles, node: Node, zone: tzinfo, *, zone_is_known: bool
+    host: HostFiles, node: Node, zone: tzinfo, *, zone_is_known: bool, wanted: re.Pattern[bytes] | None = None
 ) -> Iterator[tuple[int, bytes, SyslogLine | None, int | None, str]]:
-    """(byte where it starts, line, the same taken apart, its time, what of it is assumed) of every line of a log.
+    """(byte where it starts, line, the same taken apart, its time, what of it is assumed) of the lines of a log.
 
     Lines without a year need the number of the turns of the year in the file, for which it is read twice.
+
+    Args:
+        host: the host.
+        node: the log.
+        zone: the host's.
+        zone_is_known: whether its files tell it.
+        wanted: has to be found in a line; None for all lines.
     """
-    turns = _turns(host, node)
+    turns = YearCounter()
+    for _, line in host.lines(node):
+        _feed(turns, line)
     end = host.written(node)
     last_year = turns.year(end) if end is not None and turns.stamp is not None else None
     counter = YearCounter()
     for offset, line in host.lines(node):
+        turn = _feed(counter, line)
+        if wanted is not None and not wanted.search(line):
+            continue
         parsed = parse_syslog(line)
-        if parsed is None:
-            yield offset, line, None, None, ""
-        elif parsed.local is None:
-            yield offset, line, parsed, parsed.time_ns, ""
+        if parsed is None or parsed.local is None:
+            yield offset, line, parsed, parsed.time_ns if parsed is not None else None, ""
         else:
-            turn = counter.feed(parsed.local) if parsed.local.year is None else 0
             year = parsed.local.year or (None if last_year is None else last_year - turns.last + turn)
             time, assumed = _moment(parsed.local, year, zone, zone_is_known, parsed.message)
             yield offset, line, parsed, time, assumed
+
+
+def _feed(counter: YearCounter, line: bytes) -> int:
+    """Count the turns of the year up to a line; only the first line of a day has to be taken apart for that."""
+    day = line[line.find(b">") + 1 :][:6] if line.startswith(b"<") else line[:6]
+    if day != counter.day:
+        counter.day = day
+        parsed = parse_syslog(line[:80])
+        if parsed is not None and parsed.local is not None and parsed.local.year is None:
+            counter.feed(parsed.local)
+    return counter.last
 
 
 def _moment(
@@ -145,18 +170,11 @@ def _moment(
     return ns_of(stamp, year, zone), assumed
 
 
-def _turns(host: HostFiles, node: Node) -> YearCounter:
-    counter = YearCounter()
-    for _, line in host.lines(node):
-        parsed = parse_syslog(line[:80]) if line[:1].isalpha() or line[:1] == b"<" else None
-        if parsed is not None and parsed.local is not None and parsed.local.year is None:
-            counter.feed(parsed.local)
-    return counter
-
-
 def _of_file(host: HostFiles, node: Node, zone: tzinfo, zone_is_known: bool, own: str) -> Iterator[DaemonLogLine]:
     """The lines of a log; all of them when the log is a daemon's own."""
-    for offset, line, parsed, time, assumed in timed_lines(host, node, zone, zone_is_known=zone_is_known):
+    wanted = None if own else _MAYBE
+    lines = timed_lines(host, node, zone, zone_is_known=zone_is_known, wanted=wanted)
+    for offset, line, parsed, time, assumed in lines:
         origin = place_of(node).to("line", offset)
         if parsed is None:
             if own and line:

@@ -157,3 +157,15 @@ def test_a_damaged_log_is_a_problem(tmp_path: Path) -> None:
     lines, problems = read(write(tmp_path, {"var/log/syslog.2.gz": data[:-30], "var/log/syslog": SYSLOG}))
     assert len(lines) > 4
     assert len(problems.rows) == 1
+
+
+PROGRAMS = """docker dockerd docker-proxy dockerd-rootless.sh containerd containerd-shim-runc-v2 cri-dockerd podman buildah
+buildkitd crio cri-o conmon conmonrs kubelet k3s k0s runc crun youki kata-runtime nerdctl crictl netavark aardvark-dns
+rootlesskit slirp4netns fuse-overlayfs kubelet.service"""
+
+
+def test_no_program_is_passed_over(tmp_path: Path) -> None:
+    names = PROGRAMS.split()
+    log = "".join(f"2025-11-21T10:00:00Z h {name}[1]: x\n" for name in (*names, "cron", "dockerish", "sshd"))
+    lines, _ = read(write(tmp_path, {"var/log/syslog": log}))
+    assert [line.program for line in lines] == names
