@@ -119,7 +119,7 @@ class ExtGeometry:
 
     def _table(self, group: int) -> int:
         """Where the inodes of a group lie."""
-        data = self._source.read_at(self._descriptor_offset(group), self._descriptor_size)
+        data = self._source.read_at(self.descriptor_offset(group), self._descriptor_size)
         if len(data) < self._descriptor_size:
             raise DamagedData(f"group {group} has no descriptor", origin=self._source.origin)
         low, high = struct.unpack_from("<I", data, 8)[0], 0
@@ -128,13 +128,16 @@ class ExtGeometry:
         self._tables[group] = int(high << 32 | low) * self.block_size
         return self._tables[group]
 
-    def _descriptor_offset(self, group: int) -> int:
+    def descriptor_offset(self, group: int) -> int:
         """Where the descriptor of a group lies: behind the superblock, or with `meta_bg` in the groups themselves."""
         index, inside = divmod(group, self.block_size // self._descriptor_size)
-        block = self._first_block + 1 + index
+        superblock = _SUPERBLOCK // self.block_size
+        block = superblock + 1 + index
         if self._first_meta is not None and index >= self._first_meta:
             first = group - inside
             block = self._first_block + first * self._blocks_per_group + self._has_superblock(first)
+            if not index and superblock > self._first_block:  # as with clusters of blocks of 1024 bytes
+                block += 1
         return block * self.block_size + inside * self._descriptor_size
 
     def _has_superblock(self, group: int) -> bool:

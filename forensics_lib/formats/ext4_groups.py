@@ -155,7 +155,7 @@ class BlockGroups:
         found: list[tuple[int, int, int, int]] = []
         for start in range(0, count, per_block):
             index = start // per_block
-            block = self._first_block + 1 + index
+            block = 1024 // self.block_size + 1 + index
             if scattered and index >= first_meta:
                 block = self._first_block + start * self._per_group + self._has_superblock(start)
             data = self._source.read_at(block * self.block_size, self.block_size)

@@ -42,7 +42,7 @@ def free_ranges(tree: ExtTree) -> Iterator[tuple[int, int]]:
     for group in range((geometry.block_count - first + per_group - 1) // per_group if per_group else 0):
         start = first + group * per_group
         count = min(per_group, geometry.block_count - start)
-        place = (first + 1) * size + group * step
+        place = geometry.descriptor_offset(group)
         try:
             free = _group(source.read_at(place, step), wide, bool(readonly_features & _CHECKSUMS))
             bitmap = b"" if free is None else source.read_at(free * size, (count // ratio + 7) // 8)

@@ -13,8 +13,10 @@ from forensics_lib.formats.jbd2 import Journal
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.sources.file import FileSource
+from forensics_lib.trees import inodes
 from forensics_lib.trees.base import Node, NodeKind
 from forensics_lib.trees.ext import ExtTree
+from tests.diskmaker import run
 from tests.trees.kernel_disks import assert_as_the_kernel_said, truth, unpacked
 
 IMAGES = ("ext2", "ext4", "ext4-crash")
@@ -62,6 +64,86 @@ def test_the_sleuth_kit_finds_the_same(name: str, tmp_path: Path) -> None:
 
 def tree_of(path: Path, node: Node) -> list[Node]:
     return list(ExtTree(FileSource(path), ProblemLog()).children(node.path))
+
+
+def folder_of(path: Path) -> int:
+    """A folder of directories in directories, with long names; returns how many names there are."""
+    count = 0
+    for number in range(40):
+        place = path / f"d{number}" / "inner"
+        place.mkdir(parents=True)
+        for name in range(number):
+            (place / (f"{name:03}" * (1 + name % 60))[:250]).write_bytes(b"%d" % name)
+        count += 2 + number
+    for number in range(600):
+        (path / "d0" / f"many-{number:040}").touch()
+    return count + 600
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-O inline_data -I 256",
+        "-O meta_bg,^resize_inode -b 1024",
+        "-O ^extents,^64bit,^has_journal -b 1024",
+        "-O bigalloc -C 16384",
+        "-O ^filetype,^dir_index -b 1024 -I 128",
+        "-O sparse_super2 -E num_backup_sb=1 -b 4096",
+        "-O ^sparse_super,^resize_inode -b 1024",
+        "-O metadata_csum,64bit -b 2048",
+    ],
+)
+def test_file_systems_of_every_shape(options: str, tmp_path: Path) -> None:
+    source, image = tmp_path / "source", tmp_path / "disk.img"
+    count = folder_of(source)
+    image.write_bytes(b"")
+    run("mkfs.ext4", "-q", "-F", *options.split(), "-d", source, image, "64M")
+    problems = ProblemLog()
+    tree = ExtTree(FileSource(image), problems)
+    nodes = {node.path: node for node in tree.walk()}
+    assert len(nodes) == count + 2  # the root and lost+found
+    for path in source.rglob("*"):
+        node = nodes["/" + path.relative_to(source).as_posix()]
+        assert node.read() == path.read_bytes() if path.is_file() else node.kind is NodeKind.DIR
+    assert not problems.rows
+
+
+def test_directories_that_hold_each_other_end(tmp_path: Path) -> None:
+    source, image = tmp_path / "source", tmp_path / "disk.img"
+    (source / "outer" / "inner").mkdir(parents=True)
+    (source / "outer" / "other").mkdir()
+    image.write_bytes(b"")
+    run("mkfs.ext4", "-q", "-F", "-O", "^metadata_csum", "-d", source, image, "8M")
+    tree = ExtTree(FileSource(image), ProblemLog())
+    outer, inner = tree.node("/outer").inode, tree.node("/outer/inner").inode
+    data = bytearray(image.read_bytes())
+
+    def point(name: bytes, old: int, new: int) -> None:
+        at = data.index(struct.pack("<I", old) + data[data.index(name) - 4 : data.index(name)] + name)
+        struct.pack_into("<I", data, at, new)
+
+    point(b"inner", inner, outer)  # the directory lies in itself
+    point(b"other", tree.node("/outer/other").inode, 2)  # and the root too
+    image.write_bytes(data)
+    problems = ProblemLog()
+    paths = [node.path for node in ExtTree(FileSource(image), problems).walk()]
+    assert paths == ["/", "/lost+found", "/outer", "/outer/inner", "/outer/other"]
+    assert any("a directory whose parent is inode" in problem.message for problem in problems.rows)
+
+
+def test_what_is_kept_of_directories_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inodes, "_MAX_NAMES", 50)
+    monkeypatch.setattr(inodes, "_MAX_PATHS", 3)
+    tree = ExtTree(FileSource(unpacked("ext4", tmp_path)), ProblemLog())
+    wanted = truth("ext4").keys()
+    kept = 0
+    paths = set()
+    for node in tree.walk():
+        paths.add(node.path)
+        kept = max(kept, sum(len(one.entries) for one in list(tree._directories.values())[:-1]))
+    assert paths == set(wanted)
+    assert kept <= 50
+    assert len(tree._numbers) <= 3
 
 
 def test_a_disk_opens_as_evidence(tmp_path: Path) -> None:
