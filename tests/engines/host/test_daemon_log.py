@@ -160,7 +160,8 @@ def test_a_damaged_log_is_a_problem(tmp_path: Path) -> None:
 
 
 PROGRAMS = """docker dockerd docker-proxy dockerd-rootless.sh containerd containerd-shim-runc-v2 cri-dockerd podman
-buildah buildkitd crio cri-o conmon conmonrs kubelet k3s k0s runc crun youki kata-runtime nerdctl crictl netavark aardvark-dns
+buildah buildkitd crio cri-o conmon conmonrs kubelet k3s k0s runc crun youki kata-runtime nerdctl crictl
+netavark aardvark-dns
 rootlesskit slirp4netns fuse-overlayfs kubelet.service"""
 
 
