@@ -427,6 +427,7 @@ class Evidence:
         if self._journals is not None:
             yield from self._journals.verify()
         if self._dockers or self._containerds:
+            from forensics_lib.engines.containerd.unpacked import verify_unpacked
             from forensics_lib.engines.containerd.verify import verify_content
             from forensics_lib.engines.docker.verify import verify_root
 
@@ -436,6 +437,8 @@ class Evidence:
             for engine in self._containerds:
                 if engine.spaces and engine.containerd not in checked:
                     yield from verify_content(engine.containerd)
+                for space in engine.spaces:
+                    yield from verify_unpacked(space)
             return
         yield from verify_images(
             self._store,

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import islice
 
 from forensics_lib.engines.containerd.images import Target, read_target
 from forensics_lib.engines.containerd.snapshotter import Snapshotter
 from forensics_lib.engines.containerd.store import Containerd
 from forensics_lib.errors import ForensicsError, PathNotFound
 from forensics_lib.formats.containerd_meta import ImageEntry, Namespace
-from forensics_lib.formats.containerd_snapshots import Snapshot
+from forensics_lib.formats.containerd_snapshots import Snapshot, SnapshotKind
 from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.layer import LayerBlob
@@ -21,7 +23,9 @@ from forensics_lib.trees.layered import apply
 
 __all__ = ["Archives", "SnapshotKeys", "Space", "directory_of"]
 
+_CHAIN = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_LAYERS = 512
+_MAX_TRIED = 1_000
 _UNCOMPRESSED = "containerd.io/uncompressed"
 _INDEX = "application/vnd.oci.image.index.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -40,6 +44,21 @@ class Archives:
     chains: Mapping[str, str]
     below: Mapping[str, str]
     blobs: Mapping[str, LayerBlob | None]
+
+    def diff_id(self, chain_id: str, parent: str) -> str:
+        """The digest of a layer's archive: what its image says, else the one of all known that gives its chain id.
+
+        Args:
+            chain_id: of the layer.
+            parent: chain id of the layer below; empty for a base.
+        """
+        if not parent:
+            return chain_id
+        known = self.chains.get(chain_id)
+        if known is not None:
+            return known
+        candidates = islice(self.blobs, _MAX_TRIED)
+        return next((one for one in candidates if chain_ids([parent, one])[-1] == chain_id), "")
 
 
 class SnapshotKeys:
@@ -65,6 +84,20 @@ class SnapshotKeys:
             if snapshotter == self.snapshotter.name and entry.name in known:
                 found[key] = known[entry.name]
         return found
+
+    @cached_property
+    def images(self) -> dict[str, Snapshot]:
+        """The snapshots of image layers, by chain id."""
+        whole = (SnapshotKind.COMMITTED, SnapshotKind.UNKNOWN)
+        return {key: one for key, one in self.keys.items() if _CHAIN.fullmatch(key) and one.kind in whole}
+
+    def layer_below(self, snapshot: Snapshot) -> str:
+        """Chain id of the image layer that a snapshot lies on; empty for a base.
+
+        There may be others between: a committed container lies on its init layer.
+        """
+        below = (one.key for one in self.snapshotter.chain(snapshot)[1:])
+        return next((key for key in below if _CHAIN.fullmatch(key)), "")
 
     @cached_property
     def forgotten(self) -> set[str]:

@@ -13,28 +13,15 @@ from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.errors import LimitExceeded, PathNotFound
 from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.formats.tar_split import Segment, SplitFile, decode
-from forensics_lib.images.layer import LayerBlob
-from forensics_lib.model import ProblemLog
 from forensics_lib.sources.decompress import Limits, decompress, sniff
-from forensics_lib.sources.stream import BlockStream, SourceStream
-from forensics_lib.trees.archive import Member, clean_path, read_members
+from forensics_lib.sources.stream import BlockStream
+from forensics_lib.trees.archive import clean_path
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
-__all__ = ["archive_headers", "file_of", "layer_archive", "members_of", "split_entries"]
+__all__ = ["archive_headers", "file_of", "layer_archive", "split_entries"]
 
 _ZEROS = bytes(1 << 20)
 _MAX_ARCHIVE = 1 << 40
-
-
-def members_of(blob: LayerBlob) -> dict[str, Member]:
-    """The members of an archive that is kept, by path, the last of each; their content is read from it.
-
-    Raises:
-        ForensicsError: it is not there or damaged.
-    """
-    archive = blob.archive()
-    decoder = TarDecoder(SourceStream(archive), source=archive, origin=blob.origin, max_entries=blob.limits.entries)
-    return dict(read_members(decoder, archive, blob.origin, ProblemLog()))
 
 
 def layer_archive(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import cached_property
-from itertools import islice
 
 from forensics_lib.engines.containerd.snapshotter import Snapshotter
 from forensics_lib.engines.containerd.space import Archives, SnapshotKeys, directory_of
@@ -17,18 +16,15 @@ from forensics_lib.engines.docker.drivers import GraphDriver
 from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
 from forensics_lib.formats.containerd_meta import Namespace
 from forensics_lib.formats.containerd_snapshots import Snapshot, SnapshotKind
-from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.layer import LayerBlob
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.documents import DocumentReader
 
 __all__ = ["SnapshotDb", "SnapshotDriver"]
 
-_CHAIN = re.compile(r"sha256:[0-9a-f]{64}")
 _OWNED = re.compile(r"[0-9a-f]{64}(?!-(?:init|init-key)$|-parent-view-)")
 _UNFINISHED = re.compile(r"extract-|[0-9a-f]{64}-init-key$")
 _INIT = "-init"
-_MAX_TRIED = 1_000
 
 
 class SnapshotDriver(GraphDriver):
@@ -79,12 +75,7 @@ class SnapshotDb(SnapshotKeys, LayerDb):
     @cached_property
     def layers(self) -> dict[str, LayerRecord]:
         """The image layers by chain id."""
-        chosen = {
-            key: one
-            for key, one in self.keys.items()
-            if _CHAIN.fullmatch(key) and one.kind in (SnapshotKind.COMMITTED, SnapshotKind.UNKNOWN)
-        }
-        return {key: self._record(key, one) for key, one in chosen.items()}
+        return {key: self._record(key, one) for key, one in self.images.items()}
 
     @cached_property
     def removing(self) -> list[LayerRecord]:
@@ -117,24 +108,13 @@ class SnapshotDb(SnapshotKeys, LayerDb):
         return self._archives().blobs.get(record.diff_id)
 
     def _record(self, chain_id: str, snapshot: Snapshot) -> LayerRecord:
-        below = (one.key for one in self.snapshotter.chain(snapshot)[1:])
-        parent = next((key for key in below if _CHAIN.fullmatch(key)), "")  # that of a commit lies on an init layer
+        parent = self.layer_below(snapshot)
         return LayerRecord(
             chain_id,
-            self._diff_id(chain_id, parent) if chain_id else "",
+            self._archives().diff_id(chain_id, parent) if chain_id else "",
             parent,
             directory_of(snapshot),
             snapshot.size,
             self.snapshotter.folder(directory_of(snapshot)),
             snapshot.origin,
         )
-
-    def _diff_id(self, chain_id: str, parent: str) -> str:
-        """The digest of a layer's archive: what its image says, else the one of all known that gives its chain id."""
-        if not parent:
-            return chain_id
-        known = self._archives().chains.get(chain_id)
-        if known is not None:
-            return known
-        candidates = islice(self._archives().blobs, _MAX_TRIED)
-        return next((one for one in candidates if chain_ids([parent, one])[-1] == chain_id), "")

@@ -30,7 +30,7 @@ def verify_root(docker: DockerRoot, limits: Limits) -> Iterator[Check]:
     if docker.store is not None:
         from forensics_lib.engines.docker.store_verify import verify_store
 
-        yield from verify_store(docker, docker.store, limits)
+        yield from verify_store(docker, docker.store)
     for name in docker.graph_drivers:
         driver = docker.driver(name)
         for record in docker.layer_db(name).layers.values():

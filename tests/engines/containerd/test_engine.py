@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import forensics_lib as fl
 from forensics_lib.custody import Custody
 from forensics_lib.engines.container import ContainerState
 from forensics_lib.engines.containerd.engine import ContainerdEngine
+from forensics_lib.engines.containerd.unpacked import verify_unpacked
 from forensics_lib.engines.docker.containerd import find_stores
 from forensics_lib.errors import DamagedData, PathNotFound
 from forensics_lib.images.layer import SpoolPool
@@ -26,6 +28,7 @@ from forensics_lib.trees.outlet import Outlet
 from tests.engines.containerd.test_images import INDEX, MANIFEST, Blobs
 from tests.engines.containerd.test_snapshotter import record, varint
 from tests.engines.docker.dataroot import EVIDENCE, NO_EVIDENCE, Buckets, bolt, message, write
+from tests.tarmaker import TarMaker
 from tests.trees.layers import shown, tree
 
 CTR = "var/lib/containerd"
@@ -250,6 +253,24 @@ def test_any_damage_of_the_metadata_is_survived(data: st.DataObject) -> None:
             list(one.diff())
         except fl.ForensicsError:
             continue
+
+
+def test_each_unpacked_file_is_compared_with_its_layer() -> None:
+    content = TarMaker().file("bin/app", b"app").file("bin/other", b"other").end()
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    labels = {"containerd.io/uncompressed": digest.encode()}
+    blob: Buckets = {"blob": {digest: {"size": varint(2 * len(content)), "labels": labels}}}
+    files = host({"k8s.io": {"content": blob}}, {f"k8s.io/1/{digest}": record(1, 3)})
+    del files[f"{OVERLAY}/snapshots/2/fs/new"]
+    files |= {f"{CONTENT}/sha256/{digest[7:]}": content, f"{OVERLAY}/snapshots/1/fs/bin/other": b"other"}
+    (space,) = engine(files).spaces
+    assert [check for check in verify_unpacked(space) if not check.ok] == []
+    files |= {f"{OVERLAY}/snapshots/1/fs/bin/other": b"OTHER", f"{OVERLAY}/snapshots/1/fs/bin/new": b"n"}
+    del files[f"{OVERLAY}/snapshots/1/fs/bin/app"]
+    (space,) = engine(files).spaces
+    assert [check.actual for check in verify_unpacked(space) if not check.ok] == [
+        "/bin/app is missing", "/bin/other has another content", "/bin/new is not in the archive",
+    ]  # fmt: skip
 
 
 # Real hosts ----------------------------------------------------------------------------------------------------------
