@@ -114,18 +114,18 @@ class _Undelete:
         """The last content of what was deleted; earlier ones that are whole and did not only grow, but of logs."""
         later = self._lives.present(life) if life.alive else None
         is_log = bool(names) and kind_of(names[0].path) == "log"
-        following_ns = life.deleted_ns
+        following_ns = later.since_ns if later is not None else life.deleted_ns
         for index, state in enumerate(reversed(life.states)):
             is_last = index == 0 and not life.alive
             if is_last or (state.inode.size and stat.S_ISREG(state.inode.mode)):
-                stood = following_ns is not None and following_ns - state.inode.mtime_ns >= _STOOD_NS
+                stood = following_ns is not None and following_ns - state.since_ns >= _STOOD_NS
                 is_grown = not is_last and later is not None and self._grew(state, later)
                 if not is_grown or (is_log and stood):
                     remnant = self._remnant(life, state, names, is_last=is_last, is_grown=is_grown)
                     if is_last or remnant.complete:
                         yield remnant
                         later = later if is_grown else state
-            following_ns = state.inode.mtime_ns
+            following_ns = state.since_ns
 
     def _grew(self, earlier: State, later: State) -> bool:
         """Whether a later content is the earlier one, perhaps with more at its end."""

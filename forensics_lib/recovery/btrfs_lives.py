@@ -60,6 +60,7 @@ class State:
         device: where this copy of the inode lies.
         at: offset on that device.
         whole: whether the extents are all that the inode counts.
+        since_ns: when it was written: the inode's first time with it, for a time may change before the content does.
         in_log: whether it was found only in a log tree, which holds what was synced between two transactions.
     """
 
@@ -69,6 +70,7 @@ class State:
     device: Source
     at: int
     whole: bool
+    since_ns: int
     in_log: bool
 
     @property
@@ -370,12 +372,13 @@ class Lives:
                 return life, None
             self._left -= 1
             self._extents_left -= len(extents)
-            state = State(inode, extents, until, leaf.device, group.at, whole, in_log)
+            state = State(inode, extents, until, leaf.device, group.at, whole, inode.mtime_ns, in_log)
             contents[inode.size, extents] = state
             life.states.append(state)
         else:
             state.last = max(state.last, until)
             state.in_log = state.in_log and in_log
+            state.since_ns = min(state.since_ns, inode.mtime_ns)
             if inode.transaction >= state.inode.transaction:
                 state.inode, state.device, state.at = inode, leaf.device, group.at
         return life, state
@@ -461,7 +464,7 @@ class Lives:
             self._problems.add(files.origin.to(f"inode {number}"), error)
             return None
         whole = _counted(extents) == found.item.allocated
-        return State(found.item, extents, NOW, found.device, found.at, whole, False)
+        return State(found.item, extents, NOW, found.device, found.at, whole, found.item.mtime_ns, False)
 
     def _read_orphans(self) -> None:
         """Inodes without a name, which are only there since something had them open."""
