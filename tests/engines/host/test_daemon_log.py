@@ -6,6 +6,8 @@ import struct
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 import forensics_lib as fl
 from forensics_lib.engines.host.daemon_log import DaemonLogLine, daemon_log
 from forensics_lib.model import ProblemLog
@@ -170,3 +172,16 @@ def test_no_program_is_passed_over(tmp_path: Path) -> None:
     log = "".join(f"2025-11-21T10:00:00Z h {name}[1]: x\n" for name in (*names, "cron", "dockerish", "sshd"))
     lines, _ = read(write(tmp_path, {"var/log/syslog": log}))
     assert [line.program for line in lines] == names
+
+
+@pytest.mark.parametrize(
+    "name", ["../../etc/passwd", "/etc/passwd", "America", "a\0b", "\udcff", "x" * 5000, "Europe/Vienna/x"]
+)
+def test_a_zone_with_a_hostile_name_is_a_problem(tmp_path: Path, name: str) -> None:
+    files: dict[str, str | bytes] = {
+        "etc/timezone": name.encode("utf-8", "surrogateescape"),
+        "var/log/syslog": "Nov 21 10:00:00 h dockerd: x\n",
+    }
+    lines, problems = read(write(tmp_path, files))
+    assert (moment(lines[0]), lines[0].assumed) == ("2025-11-21 10:00:00", "year and zone")
+    assert len(problems.rows) == 1
