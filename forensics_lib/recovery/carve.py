@@ -19,7 +19,7 @@ from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.jsondoc import JsonValue, parse
 from forensics_lib.model import ProblemLog, Progress
 from forensics_lib.recovery.carve_files import Carved, Reach, file_at
-from forensics_lib.recovery.carve_logs import LOG_HEADS, Run, Runs
+from forensics_lib.recovery.carve_logs import LOG_HEADS, LOG_MARK, Run, Runs
 from forensics_lib.recovery.carve_starts import Start, starts
 from forensics_lib.recovery.forms import Form, form_of, text_form
 from forensics_lib.recovery.free import FreeSpace
@@ -241,6 +241,8 @@ class _Carver:
             form = Form("file", detail="JSON" if value is not None else "text")
             if value is None and len(data) > self._block:
                 form = replace(form, detail="text; that its blocks belong together is told by their order only")
+            if value is None and LOG_MARK in data:
+                form, whole = replace(form, detail="the end of a log, or a text with records of one"), False
         if form is None:
             return
         if whole and len(data) > self._block and form.container_id and not _is_of_one(data, form.container_id):

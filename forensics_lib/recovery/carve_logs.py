@@ -14,12 +14,13 @@ from forensics_lib.formats.local_log import MAX_RECORD
 from forensics_lib.formats.log_record import parse_stamp
 from forensics_lib.formats.protobuf import Message
 
-__all__ = ["LOG_HEADS", "Run", "Runs"]
+__all__ = ["LOG_HEADS", "LOG_MARK", "Run", "Runs"]
 
 LOG_HEADS = (b'{"log":"', b'{"stream":"')
 """How a log of the driver ``json-file`` begins."""
 
-_MARK = b'"stream":"std'  # in every record, and seldom elsewhere
+LOG_MARK = b'"stream":"std'
+"""What stands in every record of such a log, and seldom elsewhere."""
 _RECORD = re.compile(
     rb'\{(?:"log":"(?>[^"\\\x00-\x1f]|\\.)*+",)?"stream":"[a-z]{0,16}",'
     rb'(?:"attrs":\{(?>"(?>[^"\\\x00-\x1f]|\\.)*+"[:,]?)*\},)?"time":"([0-9T:.Z+-]{20,35})"\}\n?'
@@ -123,16 +124,16 @@ def _nanoseconds(time: bytes | int) -> int | None:
 def _json_records(data: bytes, size: int) -> Iterator[tuple[int, int, bytes]]:
     """(start, end, time) of the records of the ``json-file`` driver that start in the first `size` bytes."""
     before = 0
-    mark = data.find(_MARK)
+    mark = data.find(LOG_MARK)
     while mark >= 0:
         start = mark - 1 if data[mark - 1 : mark] == b"{" else data.rfind(LOG_HEADS[0], before, mark)
         if max(start, before) >= size:
             return
-        before = mark + len(_MARK)
+        before = mark + len(LOG_MARK)
         if start >= 0 and (match := _RECORD.match(data, start)) is not None:
             yield start, match.end(), match[1]
             before = max(before, match.end())
-        mark = data.find(_MARK, before)
+        mark = data.find(LOG_MARK, before)
 
 
 def _local_records(data: bytes, size: int) -> Iterator[tuple[int, int, int]]:

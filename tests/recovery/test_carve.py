@@ -110,6 +110,13 @@ def test_a_whole_log() -> None:
     assert row.detail == "3 records of a log of the driver json-file"
 
 
+def test_the_end_of_a_log_is_no_text() -> None:
+    log = b"".join(line(f"line {number}\n", number) for number in range(40))
+    rows = found(disk(bytes(BLOCK), log[BLOCK : 2 * BLOCK] + b"the end of another file\n"))
+    assert [(row.kind, row.complete) for row in rows] == [("file", False), ("log", False)]
+    assert "the end of a log" in rows[0].detail
+
+
 def test_records_between_torn_ones() -> None:
     log = b"".join(line(f"line {number}\n", number) for number in range(40))
     start = 2 * BLOCK
