@@ -160,26 +160,32 @@ class ExtGeometry:
             raise DamagedData(f"inode {number} lies beyond the end", origin=self._source.origin, offset=offset)
         return decode_inode(number, window, offset, at, self.inode_size)
 
-    def runs(self, inode: ExtInode) -> tuple[Run, ...]:
+    def runs(self, inode: ExtInode, lost: list[tuple[int, int]] | None = None) -> tuple[Run, ...]:
         """The blocks of an inode in the order of the file; none for inline content and short links.
+
+        Args:
+            inode: which one.
+            lost: gets (first, number behind the last) of blocks of the file whose place cannot be told; without it the
+                first of them raises.
 
         Raises:
             DamagedData: their map contradicts itself.
         """
-        return runs(inode, self.block, self.block_size, self.block_count)
+        return runs(inode, self.block, self.block_size, self.block_count, lost)
 
     def content(self, inode: ExtInode, size: int, origin: Origin) -> Source:
-        """The bytes of an inode; holes and what was never written read as zeros.
+        """The bytes of an inode; holes and what was never written read as zeros, what the map has lost raises.
 
         Raises:
-            DamagedData: the map of its blocks contradicts itself.
+            DamagedData: the map of its blocks is larger than any real one.
         """
         if inode.flags & INLINE_DATA:
             return BytesSource((inode.block + self.xattrs(inode).get("system.data", b""))[:size], origin)
-        block = self.block_size
-        extents = [
-            (run.logical * block, run.block * block, run.count * block) for run in self.runs(inode) if run.written
-        ]
+        block, lost = self.block_size, list[tuple[int, int]]()
+        runs = self.runs(inode, lost)
+        extents = [(run.logical * block, run.block * block, run.count * block) for run in runs if run.written]
+        if lost:
+            extents = _with_gaps(extents, [(start * block, end * block) for start, end in lost], self._source.size)
         return ExtentSource(self._source, extents, size, origin)
 
     def block(self, number: int) -> bytes:
@@ -235,3 +241,17 @@ class ExtGeometry:
 
     def _damaged(self, inode: ExtInode) -> DamagedData:
         return DamagedData(f"inode {inode.number} contradicts itself", origin=self._source.origin, offset=inode.offset)
+
+
+def _with_gaps(
+    extents: list[tuple[int, int, int]], lost: list[tuple[int, int]], behind: int
+) -> list[tuple[int, int, int]]:
+    """Extents, and in between such as lie behind the end of everything, so that reading them is damage."""
+    found: list[tuple[int, int, int]] = []
+    done = 0
+    for start, place, length in sorted((*extents, *((start, behind, end - start) for start, end in lost))):
+        skipped = max(done - start, 0)
+        if skipped < length:
+            found.append((start + skipped, place if place == behind else place + skipped, length - skipped))
+            done = start + length
+    return found

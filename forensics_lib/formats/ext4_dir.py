@@ -127,7 +127,7 @@ def _blocks(geometry: ExtGeometry, inode: ExtInode) -> Iterator[tuple[int, int]]
     """(number in the directory, number in the file system) of a directory's blocks; 0 for the first of a hole."""
     end = -(-inode.size // geometry.block_size)
     done = 0
-    for run in geometry.runs(inode):
+    for run in geometry.runs(inode, []):  # what is lost is a hole as well
         if run.logical > done < end:
             yield done, 0
         for index in range(min(run.count, end - run.logical)):

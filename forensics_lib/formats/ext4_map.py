@@ -17,10 +17,17 @@ __all__ = ["Run", "runs"]
 _MAGIC = 0xF30A
 _LONGEST = 0x8000
 _MAX_NODES, _MAX_RUNS = 1 << 16, 1 << 20
+_MAX_LOGICAL = 1 << 32
 _NO_BLOCKS = (0x1000, 0x2000, 0x6000, 0xC000)  # fifo, devices, socket
 
 
-def runs(inode: ExtInode, read: Callable[[int], bytes], block_size: int, block_count: int) -> tuple[Run, ...]:
+def runs(
+    inode: ExtInode,
+    read: Callable[[int], bytes],
+    block_size: int,
+    block_count: int,
+    lost: list[tuple[int, int]] | None = None,
+) -> tuple[Run, ...]:
     """The blocks of an inode in the order of the file; none for inline content and short links.
 
     Args:
@@ -28,6 +35,8 @@ def runs(inode: ExtInode, read: Callable[[int], bytes], block_size: int, block_c
         read: gives a block of the file system by number.
         block_size: bytes of a block.
         block_count: number of blocks there are.
+        lost: gets (first, number behind the last) of blocks of the file whose place cannot be told; without it the
+            first of them raises.
 
     Raises:
         DamagedData: the map contradicts itself, or is larger than any real one.
@@ -35,14 +44,25 @@ def runs(inode: ExtInode, read: Callable[[int], bytes], block_size: int, block_c
     kind = inode.mode & 0xF000
     if kind in _NO_BLOCKS or inode.flags & INLINE_DATA or (kind == 0xA000 and is_short_link(inode)):
         return ()
-    found = _extents(inode, read) if inode.flags & EXTENTS else _numbers(inode, read, block_size)
+    damages: list[tuple[int, int]] = []
+    extents = inode.flags & EXTENTS
+    found = _extents(inode, read, damages) if extents else _numbers(inode, read, block_size, damages)
     found.sort(key=lambda run: run.logical)
+    kept: list[Run] = []
     end = 0
     for run in found:
-        if run.logical < end or not 0 < run.block <= block_count - run.count:
+        if run.logical < end:  # two places for one block: neither is to be believed
             raise _damaged(inode)
         end = run.logical + run.count
-    return tuple(found)
+        if 0 < run.block <= block_count - run.count:
+            kept.append(run)
+        else:
+            damages.append((run.logical, end))
+    if damages and lost is None:
+        raise _damaged(inode)
+    if lost is not None:
+        lost += damages
+    return tuple(kept)
 
 
 def is_short_link(inode: ExtInode) -> bool:
@@ -50,32 +70,43 @@ def is_short_link(inode: ExtInode) -> bool:
     return inode.size < 60 and not inode.flags & EXTENTS
 
 
-def _extents(inode: ExtInode, read: Callable[[int], bytes]) -> list[Run]:
+def _extents(inode: ExtInode, read: Callable[[int], bytes], lost: list[tuple[int, int]]) -> list[Run]:
     found: list[Run] = []
-    stack: list[tuple[bytes, int]] = [(inode.block, 5)]
+    stack: list[tuple[bytes, int, int, int]] = [(inode.block, 5, 0, _MAX_LOGICAL)]
     nodes = 0
     while stack:
-        node, deepest = stack.pop()
+        node, deepest, start, end = stack.pop()
         nodes += 1
-        if len(node) < 12 or nodes > _MAX_NODES or len(found) > _MAX_RUNS:
+        if nodes > _MAX_NODES or len(found) > _MAX_RUNS:
             raise _damaged(inode)
-        magic, entries, _, depth = struct.unpack_from("<HHHH", node)
+        magic, entries, _, depth = struct.unpack_from("<HHHH", node.ljust(8, b"\0"))
         if magic != _MAGIC or depth > deepest or 12 + 12 * entries > len(node):
-            raise _damaged(inode)
-        for index in range(entries) if depth == 0 else reversed(range(entries)):
-            if depth == 0:
+            lost.append((start, end))
+            continue
+        if depth == 0:
+            for index in range(entries):
                 logical, length, high, low = struct.unpack_from("<IHHI", node, 12 + 12 * index)
                 written = length <= _LONGEST
                 count = length if written else length - _LONGEST
                 if count:
                     found.append(Run(logical, high << 32 | low, count, written))
-            else:
-                _, low, high = struct.unpack_from("<IIH", node, 12 + 12 * index)
-                stack.append((read(high << 32 | low), depth - 1))
+            continue
+        for index in reversed(range(entries)):
+            logical, low, high = struct.unpack_from("<IIH", node, 12 + 12 * index)
+            stack.append((_read(read, high << 32 | low), depth - 1, logical, max(end, logical)))
+            end = logical
     return found
 
 
-def _numbers(inode: ExtInode, read: Callable[[int], bytes], block_size: int) -> list[Run]:
+def _read(read: Callable[[int], bytes], number: int) -> bytes:
+    """A block of the map; empty where it cannot be read."""
+    try:
+        return read(number)
+    except DamagedData:
+        return b""
+
+
+def _numbers(inode: ExtInode, read: Callable[[int], bytes], block_size: int, lost: list[tuple[int, int]]) -> list[Run]:
     """Runs of an inode with direct, single, double and triple indirect block numbers."""
     per = block_size // 4
     wanted = (inode.size + block_size - 1) // block_size
@@ -97,9 +128,12 @@ def _numbers(inode: ExtInode, read: Callable[[int], bytes], block_size: int) -> 
             add(logical, number)
             return
         nodes += 1
-        data = read(number)
-        if nodes > _MAX_NODES or len(found) > _MAX_RUNS or len(data) < block_size:
+        data = _read(read, number)
+        if nodes > _MAX_NODES or len(found) > _MAX_RUNS:
             raise _damaged(inode)
+        if len(data) < block_size:
+            lost.append((logical, logical + per**level))
+            return
         for index, child in enumerate(struct.unpack(f"<{per}I", data)):
             if child:
                 descend(child, logical + index * per ** (level - 1), level - 1)

@@ -9,6 +9,7 @@ import pytest
 import forensics_lib as fl
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4 import ExtGeometry, is_ext
+from forensics_lib.formats.ext4_inode import EXTENTS
 from forensics_lib.formats.jbd2 import Journal
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
@@ -106,6 +107,40 @@ def test_file_systems_of_every_shape(options: str, tmp_path: Path) -> None:
         node = nodes["/" + path.relative_to(source).as_posix()]
         assert node.read() == path.read_bytes() if path.is_file() else node.kind is NodeKind.DIR
     assert not problems.rows
+
+
+@pytest.mark.parametrize("options", ["-O extents", "-O ^extents,^64bit,^has_journal"])
+def test_what_a_damaged_map_still_finds_is_read(options: str, tmp_path: Path) -> None:
+    source, image = tmp_path / "source", tmp_path / "disk.img"
+    source.mkdir()
+    content = bytearray(4 << 20)
+    for at in range(0, len(content), 8192):  # every other block is a hole
+        content[at : at + 1024] = f"block {at}".encode().ljust(1024, b".")
+    (source / "file").write_bytes(content)
+    image.write_bytes(b"")
+    run("mkfs.ext4", "-q", "-F", "-b", "1024", *options.split(), "-d", source, image, "16M")
+    node = ExtTree(FileSource(image), ProblemLog()).node("/file")
+    assert node.read() == content
+    inode = ExtGeometry(FileSource(image)).inode(node.inode)
+    if inode.flags & EXTENTS:
+        (block,) = struct.unpack_from("<I", inode.block, 12 + 12 + 4)  # of the second child of the root
+    else:
+        (block,) = struct.unpack_from("<I", inode.block, 48)  # of the single indirect block
+    data = bytearray(image.read_bytes())
+    data[block * 1024 : (block + 1) * 1024] = b"?" * 1024
+    image.write_bytes(data)
+    damaged = ExtTree(FileSource(image), ProblemLog()).node("/file").source()
+    good = bad = 0
+    for at in range(0, len(content), 1024):
+        try:
+            assert damaged.read_at(at, 1024) == content[at : at + 1024]
+            good += 1
+        except DamagedData:
+            bad += 1
+    assert good > 1000
+    assert bad > 100
+    with pytest.raises(DamagedData):
+        b"".join(damaged.blocks())
 
 
 def test_directories_that_hold_each_other_end(tmp_path: Path) -> None:
