@@ -42,6 +42,9 @@ _MAX_EXTENTS = 1 << 22
 _MAX_LEAVES = 1 << 10
 """Leaves that the extents of one inode may lie in."""
 _MAX_OWNED = 2048
+_GUESSED = 16
+_KEPT = 1 << 17
+"""Inodes that are kept in memory to be compared with."""
 _LOWEST, _HIGHEST = 256, (1 << 64) - 256
 _ORPHANS = (1 << 64) - 5
 _ENTRIES = (ItemKind.DIR_ITEM, ItemKind.DIR_INDEX)
@@ -159,6 +162,10 @@ class Lives:
         self.changed_ns: dict[int, int] = {}
         for number in sorted(filter(is_file_tree, history.owners())):
             self._read_tree(number)
+        self._changed: defaultdict[int, set[int]] = defaultdict(set)
+        for node in history.nodes.values():
+            if is_file_tree(node.owner):
+                self._changed[node.generation].add(node.owner)
         for leaf in history.leaves(LOG_TREE):
             self._read_log(leaf)
         self._read_orphans()
@@ -231,6 +238,8 @@ class Lives:
                 continue
             for group in self._groups(block, latest, leaf.until):
                 life, state = self._take(number, group, leaf, starts)
+                if len(latest) >= _KEPT:
+                    latest.clear()
                 if state is None or state.whole or not stat.S_ISREG(state.inode.mode):
                     latest[group.number] = group.raw, state
                 if life is not None and life.subvolume == number:
@@ -258,17 +267,21 @@ class Lives:
         groups = list(self._groups(block))
         number = self._history.log_trees.get(leaf.address)
         if number is None:
-            number = self._guess(groups)
+            number = self._guess(groups, leaf.generation)
         if number is not None and is_file_tree(number):
             for group in groups:
                 self._take(number, group, leaf, {})
 
-    def _guess(self, groups: list[_Group]) -> int | None:
-        """The subvolume whose inodes a leaf of a log names, when nothing says so: the only one that has them all."""
-        wanted = {(one.number, one.inode.generation) for one in groups if one.inode and one.inode.generation}
-        folders = {reference.directory for one in groups for reference in one.references}
+    def _guess(self, groups: list[_Group], generation: int) -> int | None:
+        """The subvolume whose inodes a leaf of a log names, when nothing says so: the one that has most of them.
+
+        The transaction that followed the log changed the subvolume, too.
+        """
+        wanted = {(one.number, one.inode.generation) for one in groups[:_GUESSED] if one.inode and one.inode.generation}
+        folders = {reference.directory for one in groups[:_GUESSED] for reference in one.references[:1]}
+        changed = [number for number in self._changed.get(generation, ()) if number in self._subvolumes.known]
         fitting = []
-        for number in self._subvolumes.known:
+        for number in changed or list(self._subvolumes.known)[:_GUESSED]:
             fits = sum(self._knows(number, inode, generation) for inode, generation in wanted)
             fits += sum(self._knows(number, folder, 0) for folder in folders)
             fitting.append((fits, number))
@@ -446,6 +459,8 @@ class Lives:
         """What an inode is; None when it is not there."""
         key = subvolume, number
         if key not in self._present:
+            if len(self._present) >= _KEPT:
+                self._present.clear()
             self._present[key] = self._read_now(subvolume, number)
         return self._present[key]
 
