@@ -23,6 +23,8 @@ _MAX_LOOKED_AT = 64
 
 def is_root(tree: Tree, path: str) -> bool:
     """Whether a folder has the shape of a data root."""
+    if not _has_names(tree, path):
+        return False
     names = {node.name for node in _folders(tree, path)}
     if "image" in names and _holds_images(tree, join(path, "image")):
         return True
@@ -34,8 +36,19 @@ def is_root(tree: Tree, path: str) -> bool:
 
 def parts_in(tree: Tree, path: str) -> list[str]:
     """The parts of a data root that a folder holds under their own names."""
+    if not _has_names(tree, path):
+        return []
     found = [node.name for node in _folders(tree, path) if node.name in _PARTS and _PARTS[node.name](tree, node.path)]
     return found if found and not any(join(path, name) in tree for name in _OF_PODMAN) else []
+
+
+def _has_names(tree: Tree, path: str) -> bool:
+    """Whether anything in a folder is called like a part of a data root, which most folders are spared by."""
+    try:
+        directory = tree.resolve(path)
+        return directory.kind is NodeKind.DIR and not _NAMES.isdisjoint(tree._names(directory.path))
+    except ForensicsError:
+        return False
 
 
 def part_at(tree: Tree, path: str, name: str) -> dict[str, str]:
