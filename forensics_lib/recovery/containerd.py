@@ -6,9 +6,12 @@ named), moby ``daemon/containerd/identitycache`` (images whose signature was loo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-from forensics_lib.engines.docker.containerd import ContainerdStore
+from forensics_lib.engines.containerd.engine import ContainerdEngine
+from forensics_lib.engines.containerd.snapshotter import Snapshotter
+from forensics_lib.engines.containerd.store import Containerd
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.snapshots import SnapshotDb
 from forensics_lib.errors import ForensicsError
@@ -18,11 +21,13 @@ from forensics_lib.model import Origin
 from forensics_lib.recovery.blobs import orphan_blob
 from forensics_lib.recovery.forms import CONTAINER_ID
 from forensics_lib.recovery.remnant import Confidence, Remnant
-from forensics_lib.trees.base import NodeKind
+from forensics_lib.trees.base import NodeKind, join
 
-__all__ = ["store_remnants"]
+__all__ = ["node_remnants", "store_remnants"]
 
 _METHOD = "orphan"
+_PODS = "var/log/pods"
+_LOG = re.compile(r"\d+\.log")
 _INTO_THE_STORE = ("image", "moby")
 """Exporters of builds whose images are put into the store; others write files."""
 
@@ -32,29 +37,93 @@ def store_remnants(docker: DockerRoot) -> Iterator[Remnant]:
     store = docker.store
     if store is None:
         return
-    yield from _blobs(docker, store)
-    yield from _ingests(store)
+    yield from _blobs(store.containerd)
+    yield from _ingests(store.containerd)
     for name in store.snapshotters:
         yield from _records(store.layer_db(name))
     yield from _names(docker)
 
 
-def _blobs(docker: DockerRoot, store: ContainerdStore) -> Iterator[Remnant]:
+def node_remnants(engine: ContainerdEngine) -> Iterator[Remnant]:
+    """What lost its owner in a containerd without Docker, and the logs of pods that it does not know any more."""
+    containerd = engine.containerd
+    yield from _blobs(containerd)
+    yield from _ingests(containerd)
+    for name in containerd.snapshotter_names:
+        yield from _directories(containerd.snapshotter(name))
+    if containerd.is_whole:  # else nothing tells which pods are there
+        yield from _pod_logs(engine)
+
+
+def _directories(snapshotter: Snapshotter) -> Iterator[Remnant]:
+    """Directories of snapshots that were removed, or whose making was broken off."""
+    for directory in snapshotter.directories() if snapshotter.snapshots else ():
+        if directory not in snapshotter.by_id:
+            path = snapshotter.folder(directory)
+            yield Remnant(
+                kind="layer",
+                path=path,
+                container_id="",
+                image_id="",
+                method=_METHOD,
+                confidence=Confidence.INTACT,
+                complete=False,
+                size=None,
+                origin=snapshotter.origin,
+                detail=f"directory of a snapshot of {snapshotter.name} that no record names",
+            )
+
+
+def _pod_logs(engine: ContainerdEngine) -> Iterator[Remnant]:
+    """Logs in kubelet's folder that are of no container there is: ``<pod>/<container>/<n>.log``."""
+    reader = engine.containerd.reader
+    live = {path.lstrip("/") for path in engine.log_paths}
+    home = join(engine.host, _PODS)
+    nodes = (
+        (pod, container, node)
+        for pod in reader.folder(home)
+        for container in reader.folder(pod.path)
+        for node in reader.folder(container.path)
+    )
+    for pod, container, node in nodes:
+        found = _LOG.match(node.name)
+        own = f"{_PODS}/{pod.name}/{container.name}/{found[0]}" if found else ""
+        if node.kind is not NodeKind.FILE or not own or own in live:
+            continue
+        space, _, rest = pod.name.partition("_")
+        name, _, uid = rest.rpartition("_")
+        yield Remnant(
+            kind="log",
+            path=node.path,
+            container_id="",
+            image_id="",
+            method=_METHOD,
+            confidence=Confidence.INTACT,
+            complete=True,
+            size=node.size,
+            origin=node.origin.to(node.path.lstrip("/")),
+            detail=f"log of container {container.name} of the pod {name} in {space} ({uid}), which no record names",
+            modified_ns=node.mtime_ns,
+            content=node.source(),
+        )
+
+
+def _blobs(containerd: Containerd) -> Iterator[Remnant]:
     """Blobs that no namespace has a record of: what they were part of was removed, or a download was not noted."""
-    content, recorded = store.containerd.content, store.containerd.recorded
-    if not store.containerd.is_whole:
+    content, recorded = containerd.content, containerd.recorded
+    if not containerd.is_whole:
         return  # without the records nothing tells which blobs have none
     for digest, node in content.digests():
         if digest in recorded:
             continue
-        remnant = orphan_blob(node, digest, "blob that no record names", docker.reader.problems)
+        remnant = orphan_blob(node, digest, "blob that no record names", containerd.reader.problems)
         if remnant is not None:
             yield remnant
 
 
-def _ingests(store: ContainerdStore) -> Iterator[Remnant]:
+def _ingests(containerd: Containerd) -> Iterator[Remnant]:
     """Downloads that were not completed: what they were to be, and what had come of it."""
-    reader, home = store.containerd.reader, store.containerd.content.home
+    reader, home = containerd.reader, containerd.content.home
     for folder in reader.folder(f"{home}/ingest"):
         if folder.kind is not NodeKind.DIR:
             continue

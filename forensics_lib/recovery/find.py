@@ -15,7 +15,7 @@ from forensics_lib.recovery import btrfs, btrfs_free, ext4, ext4_free, xfs, xfs_
 from forensics_lib.recovery.agree import agreed
 from forensics_lib.recovery.blobs import unnamed_blobs
 from forensics_lib.recovery.carve import carve
-from forensics_lib.recovery.containerd import store_remnants
+from forensics_lib.recovery.containerd import node_remnants, store_remnants
 from forensics_lib.recovery.databases import containerd_remnants, copied_records, database_remnants
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.layers import named_by_layers
@@ -71,6 +71,8 @@ def find_remnants(
         for find in (orphans, store_remnants, database_remnants):
             found.sightings.extend(find(docker))
     for engine in containerds:
+        if engine.is_used:
+            found.sightings.extend(node_remnants(engine))
         found.sightings.extend(containerd_remnants(engine.containerd))
     found.remnants.extend(found.sightings)
     found.remnants.extend(sqlite_remnants(trees, problems))

@@ -65,13 +65,18 @@ class ContainerdEngine:
         return any(space.namespace.images or space.namespace.containers for space in self.spaces)
 
     @cached_property
+    def _records(self) -> list[tuple[Space, ContainerRecord]]:
+        return [(space, record) for space in self.spaces for record in read_containers(space)]
+
+    @property
+    def log_paths(self) -> set[str]:
+        """Where kubelet keeps the logs of the containers: paths on the host."""
+        return {record.cri.text("LogPath") for _, record in self._records}
+
+    @cached_property
     def containers(self) -> list[Container]:
         """All containers, newest first in each namespace."""
-        return [
-            Container(record.parts, _Backend(self, space, record))
-            for space in self.spaces
-            for record in read_containers(space)
-        ]
+        return [Container(record.parts, _Backend(self, space, record)) for space, record in self._records]
 
     @cached_property
     def images(self) -> list[Image]:

@@ -22,6 +22,7 @@ from forensics_lib.engines.docker.containerd import find_stores
 from forensics_lib.errors import DamagedData, PathNotFound
 from forensics_lib.images.layer import SpoolPool
 from forensics_lib.model import EvidenceKind, ProblemLog
+from forensics_lib.recovery.containerd import node_remnants
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.outlet import Outlet
@@ -271,6 +272,23 @@ def test_each_unpacked_file_is_compared_with_its_layer() -> None:
     assert [check.actual for check in verify_unpacked(space) if not check.ok] == [
         "/bin/app is missing", "/bin/other has another content", "/bin/new is not in the archive",
     ]  # fmt: skip
+
+
+def test_what_lost_its_owner() -> None:
+    stray = hashlib.sha256(b"stray").hexdigest()
+    pod = "var/log/pods/prod_web-0_u/web"
+    files = host({"k8s.io": {"containers": {"c": container(extensions=cri(Name="n", LogPath=LOG))}}}) | {
+        f"{CONTENT}/sha256/{stray}": b"stray",
+        f"{OVERLAY}/snapshots/9/fs/left": b"left",
+        f"{pod}/0.log": b"", f"{pod}/0.log.20261121-160315": b"", f"{pod}/1.log": b"", f"{pod}/note": b"",
+        "var/log/pods/prod_gone_u-2/app/0.log.20261121-160315.gz": b"x",
+    }  # fmt: skip
+    found = {one.path: one for one in node_remnants(engine(files))}
+    gone, other = "/var/log/pods/prod_gone_u-2/app/0.log.20261121-160315.gz", f"/{pod}/1.log"
+    assert set(found) == {f"/{CONTENT}/sha256/{stray}", f"/{OVERLAY}/snapshots/9", gone, other}
+    assert found[gone].detail == "log of container app of the pod gone in prod (u-2), which no record names"
+    problems = ProblemLog()
+    assert [one.kind for one in node_remnants(engine(files | {META: b"torn"}, problems))] == ["layer"]
 
 
 # Real hosts ----------------------------------------------------------------------------------------------------------
