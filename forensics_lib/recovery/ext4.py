@@ -7,7 +7,6 @@ transactions. So its form has to fit its name, too.
 
 from __future__ import annotations
 
-import bisect
 import re
 import stat
 from collections.abc import Iterator
@@ -16,13 +15,16 @@ from dataclasses import dataclass
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_fast_commit import read_fast_commits
 from forensics_lib.formats.ext4_groups import BlockGroups
-from forensics_lib.formats.ext4_map import Run
 from forensics_lib.formats.jbd2_history import JournalHistory
+from forensics_lib.formats.run import Run
 from forensics_lib.model import Origin, ProblemLog, Progress
 from forensics_lib.recovery.ext4_free import free_ranges
-from forensics_lib.recovery.ext4_lives import NOW, Life, Lives, State
-from forensics_lib.recovery.ext4_names import Name, Names
+from forensics_lib.recovery.ext4_lives import Life, Lives, State
+from forensics_lib.recovery.ext4_names import Names
+from forensics_lib.recovery.intervals import Intervals
 from forensics_lib.recovery.judge import container_of, judged, kind_of
+from forensics_lib.recovery.lives import NOW
+from forensics_lib.recovery.paths import Name
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource, ExtentSource, Source
 from forensics_lib.trees.ext import ExtTree
@@ -99,7 +101,7 @@ class _Undelete:
         self._history = history
         self._groups = groups
         self._names = names
-        self._used = _Intervals()
+        self._used = Intervals()
 
     def run(self, lives: Lives, progress: Progress | None) -> Iterator[Remnant]:
         """The remnants; those whose path is not known come last, after a look at the free space."""
@@ -131,11 +133,11 @@ class _Undelete:
             finds += (_Find(life, state, is_last=index == 0) for index, state in enumerate(life.states))
             finds += (_Find(life, state, is_last=False, is_grown=True) for state in life.grown)
         finds.sort(key=lambda find: (find.last, find.life.number), reverse=True)
-        own: dict[tuple[int, int], _Intervals] = {}
+        own: dict[tuple[int, int], Intervals] = {}
         for find in finds:
             life, state = find.life, find.state
             if state is not None:
-                kept = own.setdefault((life.number, life.order), _Intervals()) if life.grown else _Intervals()
+                kept = own.setdefault((life.number, life.order), Intervals()) if life.grown else Intervals()
                 if find.is_grown:
                     find.kept = state.runs if life.alive or kept.cover(state.runs) else ()
                 else:
@@ -194,7 +196,7 @@ class _Undelete:
             details.append("content before the file was truncated or replaced")
         elif state is not None and state.last == NOW and self._is_open(life, state) and state.runs:
             details.append("deleted, but still open when the disk was copied")
-        if names and names[0].method != "journal":
+        if names and names[0].is_left_over:
             details.append("name from remains of a directory")
         return Remnant(
             kind=kind_of(path),
@@ -259,41 +261,6 @@ class _Undelete:
         if last == NOW or last < 0:
             return self._tree.origin.to(f"inode {life.number}", at)
         return self._tree.origin.to(f"journal transaction {last}").to(f"inode {life.number}", at)
-
-
-class _Intervals:
-    """A set of blocks, as sorted intervals that do not touch."""
-
-    def __init__(self) -> None:
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-
-    def add(self, runs: tuple[Run, ...]) -> None:
-        """Mark the blocks of some runs."""
-        for run in runs:
-            start, end = run.block, run.block + run.count
-            first = bisect.bisect_left(self._ends, start)
-            last = bisect.bisect_right(self._starts, end)
-            if first < last:
-                start, end = min(start, self._starts[first]), max(end, self._ends[last - 1])
-            self._starts[first:last] = [start]
-            self._ends[first:last] = [end]
-
-    def cover(self, runs: tuple[Run, ...]) -> bool:
-        """Whether all blocks of some runs are marked."""
-        return not any(True for run in runs for _ in self.gaps(run.block, run.block + run.count))
-
-    def gaps(self, start: int, end: int) -> Iterator[tuple[int, int]]:
-        """The unmarked parts of an interval."""
-        index = bisect.bisect_right(self._ends, start)
-        while start < end:
-            if index == len(self._starts) or self._starts[index] >= end:
-                yield start, end
-                return
-            if self._starts[index] > start:
-                yield start, self._starts[index]
-            start = self._ends[index]
-            index += 1
 
 
 def _blocks(runs: tuple[Run, ...]) -> int:

@@ -7,87 +7,27 @@ number is given to new files again and again; its generation and its time of cre
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.formats.ext4_fast_commit import FastInode, FastName
 from forensics_lib.formats.ext4_groups import BlockGroups, InodeTable
 from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
-from forensics_lib.formats.ext4_map import Run, is_short_link, runs
+from forensics_lib.formats.ext4_map import is_short_link, runs
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import ProblemLog
+from forensics_lib.recovery.lives import COMPARED, NOW, STOOD_NS, LifeTable, continues
+from forensics_lib.recovery.lives import Life as AnyLife
+from forensics_lib.recovery.lives import State as AnyState
 from forensics_lib.sources.base import Source
 
-__all__ = ["NOW", "Life", "Lives", "State"]
+__all__ = ["Life", "Lives", "State"]
 
-NOW = 1 << 62
-"""The disk as it is, later than every transaction."""
 _ROOT, _FIRST_ORDINARY = 2, 11
 _MAX_VERSIONS = 1 << 21
 _MAX_RUNS = 1 << 22
 _TABLE_STEP = 256
-_COMPARED = 8
-_STOOD_NS = 5 * 10**9
-"""How long content has to stand before what is added to it makes it an earlier state worth a row."""
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Content that an inode had.
-
-    Attributes:
-        inode: as it was then.
-        runs: the blocks with its content.
-        last: the last transaction that knew it so; `NOW` for the disk itself.
-        at: where this copy of the inode lies: in the log, or in the file system when `last` is `NOW`.
-        data: content that lies in the inode itself; None when it lies in blocks.
-    """
-
-    inode: ExtInode
-    runs: tuple[Run, ...]
-    last: int
-    at: int
-    data: bytes | None = None
-
-
-@dataclass(slots=True)
-class Life:
-    """One file, directory or other object from its creation to its deletion.
-
-    Attributes:
-        number: of its inode.
-        order: which life of this number it is, from 0 on.
-        first: the first transaction that knew it.
-        last: the last transaction in which it was alive; -1 when only its deletion is known.
-        inode: its newest copy while it was alive, else its deleted one.
-        at: where that copy lies, as in `State`.
-        ended: the first transaction that knew it deleted; None while it lives.
-        deleted_ns: when it was deleted, nanoseconds since 1970; None when unknown or alive.
-        states: its contents, newest first, without those that only grew.
-        grown: contents that stood for a while before something was added at their end, newest first.
-    """
-
-    number: int
-    order: int
-    first: int
-    last: int
-    inode: ExtInode
-    at: int
-    ended: int | None = None
-    deleted_ns: int | None = None
-    states: list[State] = field(default_factory=list)
-    grown: list[State] = field(default_factory=list)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it is still there."""
-        return self.ended is None
-
-    @property
-    def is_dir(self) -> bool:
-        """Whether it is a directory."""
-        return stat.S_ISDIR(self.inode.mode)
 
 
 @dataclass(slots=True)
@@ -98,7 +38,11 @@ class _Version:
     data: bytes
 
 
-class Lives:
+Life = AnyLife[ExtInode]
+State = AnyState[ExtInode]
+
+
+class Lives(LifeTable[ExtInode]):
     """All lives that the journal and the inode tables know of, except those of inodes that simply live on.
 
     Args:
@@ -121,12 +65,12 @@ class Lives:
         fast: Sequence[FastInode | FastName] = (),
     ) -> None:
         """Read the copies in the log and the inode tables."""
+        super().__init__()
         self._source = source
         self._history = history
         self._groups = groups
         self._problems = problems
         self._runs_left = _MAX_RUNS
-        self._lives: dict[int, list[Life]] = {}
         self.directories: list[int] = []
         versions: dict[int, list[_Version]] = {}
         inodes = sorted((one for one in fast if isinstance(one, FastInode)), key=lambda one: one.sequence)
@@ -137,19 +81,6 @@ class Lives:
             if found:
                 self._lives[number] = found
 
-    def __iter__(self) -> Iterator[Life]:
-        """All of them, by number and time."""
-        for lives in self._lives.values():
-            yield from lives
-
-    def at(self, number: int, sequence: int) -> Life | None:
-        """What a number was when a transaction was committed; None when nothing but its present is known."""
-        found: Life | None = None
-        for life in self._lives.get(number, ()):
-            if found is None or life.first <= sequence or (found.ended is not None and found.ended <= sequence):
-                found = life
-        return found
-
     def like(self, number: int, data: bytes) -> Life | None:
         """The life of a number that a copy of its inode belongs to, by its generation and time of creation."""
         inode = decode_inode(number, data.ljust(self._groups.inode_size, b"\0")[: self._groups.inode_size], 0)
@@ -157,10 +88,6 @@ class Lives:
             if (life.inode.generation, life.inode.btime_ns) == (inode.generation, inode.btime_ns):
                 return life
         return None
-
-    def of(self, number: int) -> list[Life]:
-        """The lives of one number, oldest first."""
-        return self._lives.get(number, [])
 
     def _collect_past(self, versions: dict[int, list[_Version]], fast: list[FastInode]) -> None:
         """The copies in the log; fast commits come before the transaction that was under way."""
@@ -257,7 +184,7 @@ class Lives:
                 continue
             if new or not lives[-1].alive:
                 key = this
-                lives.append(Life(number, len(lives), version.first, -1, inode, version.at))
+                lives.append(AnyLife(number, len(lives), version.first, -1, inode, version.at))
                 if not self._is_alive(inode):
                     self._end(lives[-1], version, inode, [])
                     continue
@@ -305,10 +232,10 @@ class Lives:
         for version, inode in reversed(alive):
             state = self._state(version, inode) if inode.size else None
             if state is not None:
-                later = next((one for one in life.states[-_COMPARED:] if _continues(one, state)), None)
+                later = next((one for one in life.states[-COMPARED:] if continues(one, state)), None)
                 if later is None:
                     life.states.append(state)
-                elif inode.size < later.inode.size and next_ns and next_ns - inode.mtime_ns >= _STOOD_NS:
+                elif inode.size < later.inode.size and next_ns and next_ns - inode.mtime_ns >= STOOD_NS:
                     life.grown.append(state)
             next_ns = inode.mtime_ns
 
@@ -321,16 +248,16 @@ class Lives:
             self._problems.add(self._source.origin, LimitExceeded(message))
             return None
         if inode.flags & INLINE_DATA:
-            return State(inode, (), version.last, version.at, inode.block[: inode.size])
+            return AnyState(inode, (), version.last, version.at, inode.block[: inode.size])
         if kind == stat.S_IFLNK and is_short_link(inode):
-            return State(inode, (), version.last, version.at, inode.block[: inode.size])
+            return AnyState(inode, (), version.last, version.at, inode.block[: inode.size])
         for read in (lambda block: self._then(block, version.last), self._now):
             try:
                 found = runs(inode, read, self._groups.block_size, self._groups.block_count)
             except DamagedData:
                 continue
             self._runs_left -= len(found)
-            return State(inode, found, version.last, version.at) if found else None
+            return AnyState(inode, found, version.last, version.at) if found else None
         return None
 
     def _then(self, block: int, sequence: int) -> bytes:
@@ -356,28 +283,3 @@ def _remember(versions: dict[int, list[_Version]], number: int, sequence: int, a
 def _essence(data: bytes) -> tuple[bytes, ...]:
     """What makes a version more than a newer time: mode, size, deletion, links, flags, blocks, generation, creation."""
     return data[:8], data[20:36], data[40:112], data[144:152]
-
-
-def _continues(later: State, earlier: State) -> bool:
-    """Whether a later content is the earlier one, perhaps with more at its end."""
-    if later.data is not None or earlier.data is not None:
-        return later.data == earlier.data
-    if later.inode.size < earlier.inode.size:
-        return False
-    index = 0
-    for run in earlier.runs:
-        while index < len(later.runs) and later.runs[index].logical + later.runs[index].count <= run.logical:
-            index += 1
-        logical, block, left = run.logical, run.block, run.count
-        while left:
-            if index == len(later.runs):
-                return False
-            other = later.runs[index]
-            shift = logical - other.logical
-            if shift < 0 or other.block + shift != block:
-                return False
-            step = min(left, other.count - shift)
-            logical, block, left = logical + step, block + step, left - step
-            if left:
-                index += 1
-    return True

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
@@ -16,51 +14,25 @@ from forensics_lib.formats.ext4_dir import TAIL, DirEntry, dir_entries, is_dir_b
 from forensics_lib.formats.ext4_fast_commit import FastInode, FastName
 from forensics_lib.formats.ext4_groups import BlockGroups
 from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode
-from forensics_lib.formats.ext4_map import Run, runs
+from forensics_lib.formats.ext4_map import runs
 from forensics_lib.formats.jbd2_history import JournalHistory
+from forensics_lib.formats.run import Run
 from forensics_lib.model import Progress
-from forensics_lib.recovery.ext4_lives import NOW, Life, Lives
+from forensics_lib.recovery.ext4_lives import Life, Lives
+from forensics_lib.recovery.lives import NOW
+from forensics_lib.recovery.paths import IN_LOG, KINDS, LEFT_OVER, Paths
 from forensics_lib.sources.base import Source
 
-__all__ = ["Name", "Names"]
+__all__ = ["Names"]
 
 _ROOT = 2
 _DEEPEST = 256
 _MAX_DIR_BLOCKS = 1 << 16
 _WINDOW = 4 << 20
 _DOT = b"\x0c\x00\x01\x02.\0\0\0"
-_TEMPORARY = re.compile(r"\.tmp-(.+?)\d+")
-_IN_JOURNAL, _LEFT_OVER = 1, 0
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A name that an inode had.
-
-    Attributes:
-        path: as far as it is known; ``<inode N>`` stands for a directory whose own name is not known.
-        written_as: the temporary name of a file of which only that is known; its final name is in `path`.
-        method: where the name was found.
-    """
-
-    path: str
-    written_as: str = ""
-    method: str = "journal"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the path goes up to the root."""
-        return self.path.startswith("/") and "<inode " not in self.path
-
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    parent: int
-    order: int
-    name: str
-
-
-class Names:
+class Names(Paths):
     """Paths of lives.
 
     Args:
@@ -82,14 +54,12 @@ class Names:
         fast: Iterable[FastInode | FastName] = (),
     ) -> None:
         """Read the directories in the journal."""
+        super().__init__(_ROOT, lives)
         self._source = source
         self._geometry = geometry
         self._history = history
         self._groups = groups
         self._lives = lives
-        self._found: dict[tuple[int, int], dict[_Entry, tuple[int, int]]] = {}
-        self._parents: dict[tuple[int, int], tuple[int, int]] = {}
-        self._folders: dict[tuple[int, int], str] = {}
         self._present = lru_cache(maxsize=1024)(self._read_present)
         self._owners = self._dir_blocks()
         self._read_journal()
@@ -97,26 +67,7 @@ class Names:
             if isinstance(one, FastName) and not one.removed and one.data:
                 life = self._lives.like(one.inode, one.data)
                 if life is not None:
-                    self._note(DirEntry(one.inode, one.name, 0, False), one.parent, one.sequence, _IN_JOURNAL, life)
-
-    def of(self, life: Life) -> list[Name]:
-        """The names of a life, the most likely first."""
-        found: list[Name] = []
-        final: list[str] = []
-        for entry, rank in self._ranked(life.number, life.order):
-            folder = self._folder(entry.parent, entry.order, frozenset({(life.number, life.order)}))
-            method = "journal" if rank[0] == _IN_JOURNAL else "directory remains"
-            temporary = _TEMPORARY.fullmatch(entry.name)
-            if temporary is None:
-                final.append(f"{folder}/{entry.name}")
-                found.append(Name(f"{folder}/{entry.name}", "", method))
-            elif f"{folder}/{temporary[1]}" not in final:
-                found.append(Name(f"{folder}/{temporary[1]}", entry.name, method))
-        if not found and life.alive and life.is_dir:
-            path = self._living(life.number)
-            found += [Name(path)] if path is not None else []
-        found.sort(key=lambda name: (bool(name.written_as), not name.is_whole))
-        return found
+                    self._note(DirEntry(one.inode, one.name, 0, False), one.parent, one.sequence, IN_LOG, life)
 
     def read_remains(self, free: Iterator[tuple[int, int]], progress: Progress | None = None) -> None:
         """Look for names in living directories, also deleted ones, and for directories in free space.
@@ -129,7 +80,7 @@ class Names:
             for block in self._dir_data(number):
                 for entry in dir_entries(block, self._geometry.inode_count):
                     if self._lives.of(entry.inode):
-                        self._note(entry, number, NOW, _LEFT_OVER if entry.deleted else _IN_JOURNAL)
+                        self._note(entry, number, NOW, LEFT_OVER if entry.deleted else IN_LOG)
         size = self._groups.block_size
         self._read_known()
         for offset, length in free:
@@ -146,37 +97,6 @@ class Names:
                 if progress is not None:
                     progress(start + len(data), self._source.size)
         self._folders.clear()
-
-    def _ranked(self, number: int, order: int) -> list[tuple[_Entry, tuple[int, int]]]:
-        """Where an inode was entered, the newest first; what is left in free space comes last."""
-        found = self._found.get((number, order), {})
-        return sorted(found.items(), key=lambda item: (*item[1], item[0].name), reverse=True)
-
-    def _folder(self, number: int, order: int, above: frozenset[tuple[int, int]]) -> str:
-        """Path of a directory, without a slash at its end."""
-        if number == _ROOT:
-            return ""
-        key = (number, order)
-        known = self._folders.get(key)
-        if known is not None:
-            return known
-        path: str | None = None
-        lives = self._lives.of(number)
-        if not lives or (order == lives[-1].order and lives[-1].alive):
-            path = self._living(number)
-        if path is None and len(above) < _DEEPEST and key not in above:
-            for entry, _ in self._ranked(number, order):
-                path = f"{self._folder(entry.parent, entry.order, above | {key})}/{entry.name}"
-                if path.startswith("/"):
-                    break
-        if path is None:
-            path = f"<inode {number}>"
-            parent = self._parents.get(key)
-            if parent is not None and len(above) < _DEEPEST and key not in above:
-                path = f"{self._folder(*parent, above | {key})}/{path}"
-        if key not in above:
-            self._folders[key] = path
-        return path
 
     def _living(self, number: int) -> str | None:
         """Path of a directory or file in the file system as it is; None when the way to the root is broken."""
@@ -247,7 +167,7 @@ class Names:
             if owner is None:
                 continue
             for entry in dir_entries(data, self._geometry.inode_count):
-                self._note(entry, owner, copy.sequence, _LEFT_OVER if entry.deleted else _IN_JOURNAL)
+                self._note(entry, owner, copy.sequence, LEFT_OVER if entry.deleted else IN_LOG)
             seen[copy.block] = data
 
     def _owner(self, block: int, data: bytes, sequence: int) -> int | None:
@@ -287,7 +207,7 @@ class Names:
 
     def _read_entries(self, data: bytes, owner: int, sequence: int) -> None:
         for entry in dir_entries(data, self._geometry.inode_count):
-            self._note(entry, owner, sequence, _LEFT_OVER)
+            self._note(entry, owner, sequence, LEFT_OVER)
 
     def _note(self, entry: DirEntry, parent: int, sequence: int, rank: int, child: Life | None = None) -> None:
         child, folder = child or self._lives.at(entry.inode, sequence), self._lives.at(parent, sequence)
@@ -296,15 +216,12 @@ class Names:
             self._parents[above] = (entry.inode, child.order if child else 0)
         if entry.name in (b".", b".."):
             return
-        if child is not None and entry.kind and _KINDS.get(child.inode.mode & 0xF000, 0) != entry.kind:
+        if child is not None and entry.kind and KINDS.get(child.inode.mode & 0xF000, 0) != entry.kind:
             return
-        where = _Entry(*above, _text(entry.name))
-        known = self._found.setdefault((entry.inode, child.order if child else 0), {})
-        known[where] = max(known.get(where, (rank, sequence)), (rank, sequence))
+        self._enter((entry.inode, child.order if child else 0), above, entry.name, rank, sequence)
 
 
 _DOTS = (".", "..")
-_KINDS = {0x8000: 1, 0x4000: 2, 0x2000: 3, 0x6000: 4, 0x1000: 5, 0xC000: 6, 0xA000: 7}
 
 
 def _dots(number: int, inode: ExtInode) -> bytes:

@@ -19,11 +19,13 @@ from forensics_lib.formats.xfs_log_history import LogHistory
 from forensics_lib.model import Origin, ProblemLog, Progress
 from forensics_lib.recovery.intervals import Intervals
 from forensics_lib.recovery.judge import container_of, judged, kind_of
+from forensics_lib.recovery.lives import NOW
+from forensics_lib.recovery.paths import Name
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.recovery.xfs_free import FreeMap
 from forensics_lib.recovery.xfs_lives import Life, Lives, State
-from forensics_lib.recovery.xfs_names import Name, Names
-from forensics_lib.recovery.xfs_past import NOW, Past
+from forensics_lib.recovery.xfs_names import Names
+from forensics_lib.recovery.xfs_past import Past
 from forensics_lib.recovery.xfs_remains import Remains
 from forensics_lib.recovery.xfs_shared import SharedBlocks, is_shared
 from forensics_lib.sources.base import BytesSource, ExtentSource, Source
@@ -218,7 +220,7 @@ class _Undelete:
             details.append("content before the file was truncated or replaced")
         elif state is not None and state.last == NOW and self._is_open(life, state) and state.runs:
             details.append("deleted, but still open when the disk was copied")
-        if names and names[0].method != "log":
+        if names and names[0].is_left_over:
             details.append("name from remains of a directory")
         return Remnant(
             kind=kind_of(path),

@@ -7,8 +7,6 @@ of it. A number is given to new files again and again; generation and time of cr
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.formats.run import Run
@@ -17,83 +15,27 @@ from forensics_lib.formats.xfs_fork import decode_extents, fork_extents
 from forensics_lib.formats.xfs_inode import ForkFormat, InodeTable, XfsInode
 from forensics_lib.formats.xfs_space import inode_chunks
 from forensics_lib.model import ProblemLog
-from forensics_lib.recovery.xfs_past import NOW, Past, Version, same_life
+from forensics_lib.recovery.lives import COMPARED, NOW, STOOD_NS, LifeTable, continues
+from forensics_lib.recovery.lives import Life as AnyLife
+from forensics_lib.recovery.lives import State as AnyState
+from forensics_lib.recovery.xfs_past import Past, Version, same_life
 from forensics_lib.recovery.xfs_remains import Remains
 from forensics_lib.recovery.xfs_shared import is_shared
 
 __all__ = ["Life", "Lives", "State"]
 
 _MAX_RUNS = 1 << 22
-_COMPARED = 8
-_STOOD_NS = 5 * 10**9
-"""How long content has to stand before what is added to it makes it an earlier state worth a row."""
 _MAX_FORMER = 1 << 20
 _FORK_AT, _FORK_AT_3 = 100, 176
 _OWNER_AT = 56
 _NEVER = bytes(4)
 
 
-@dataclass(frozen=True, slots=True)
-class State:
-    """Content that an inode had.
-
-    Attributes:
-        inode: as it was then.
-        runs: the blocks with its content, counted from the start of the file system.
-        last: the last transaction that knew it so; `NOW` for the file system itself.
-        at: where this copy of the inode lies in the file system, in bytes.
-        data: content that lies in the inode itself; None when it lies in blocks.
-        is_sized: whether its size is known; else it is the one of its blocks.
-    """
-
-    inode: XfsInode
-    runs: tuple[Run, ...]
-    last: int
-    at: int
-    data: bytes | None = None
-    is_sized: bool = True
+Life = AnyLife[XfsInode]
+State = AnyState[XfsInode]
 
 
-@dataclass(slots=True)
-class Life:
-    """One file, directory or other object from its creation to its deletion.
-
-    Attributes:
-        number: of its inode.
-        order: which life of this number it is, from 0 on.
-        first: the first transaction that knew it.
-        last: the last transaction in which it was alive; -1 when only its deletion is known.
-        inode: its newest copy while it was alive, else its deleted one.
-        at: where that copy lies, as in `State`.
-        ended: the first transaction that knew it deleted; None while it lives.
-        deleted_ns: when it was deleted, nanoseconds since 1970; None when unknown or alive.
-        states: its contents, newest first, without those that only grew.
-        grown: contents that stood for a while before something was added at their end, newest first.
-    """
-
-    number: int
-    order: int
-    first: int
-    last: int
-    inode: XfsInode
-    at: int
-    ended: int | None = None
-    deleted_ns: int | None = None
-    states: list[State] = field(default_factory=list)
-    grown: list[State] = field(default_factory=list)
-
-    @property
-    def alive(self) -> bool:
-        """Whether it is still there."""
-        return self.ended is None
-
-    @property
-    def is_dir(self) -> bool:
-        """Whether it is a directory."""
-        return stat.S_ISDIR(self.inode.mode)
-
-
-class Lives:
+class Lives(LifeTable[XfsInode]):
     """All lives that the log, the inodes and free space know of, except those of inodes that simply live on.
 
     Args:
@@ -110,13 +52,13 @@ class Lives:
 
     def __init__(self, geometry: XfsGeometry, past: Past, remains: Remains, problems: ProblemLog) -> None:
         """Read all inodes."""
+        super().__init__()
         self._geometry = geometry
         self._past = past
         self._problems = problems
         self._table = InodeTable(geometry)
         self._fork_at = _FORK_AT_3 if geometry.version == 5 else _FORK_AT
         self._runs_left = _MAX_RUNS
-        self._lives: dict[int, list[Life]] = {}
         self.directories: list[int] = []
         self.sharing: list[int] = []
         self.former: dict[int, bytes] = {}
@@ -134,23 +76,6 @@ class Lives:
         self._by_low: dict[int, list[int]] = {}
         for number in self._lives:
             self._by_low.setdefault(number & 0xFFFFFFFF, []).append(number)
-
-    def __iter__(self) -> Iterator[Life]:
-        """All of them, by number and time."""
-        for lives in self._lives.values():
-            yield from lives
-
-    def of(self, number: int) -> list[Life]:
-        """The lives of one number, oldest first."""
-        return self._lives.get(number, [])
-
-    def at(self, number: int, sequence: int) -> Life | None:
-        """What a number was when a transaction was committed; None when nothing but its present is known."""
-        found: Life | None = None
-        for life in self._lives.get(number, ()):
-            if found is None or life.first <= sequence or (found.ended is not None and found.ended <= sequence):
-                found = life
-        return found
 
     def before(self, number: int, sequence: int) -> Life | None:
         """What a number was before a transaction; None when that is not known."""
@@ -223,7 +148,7 @@ class Lives:
                 self._end(lives[-1], version, None if new else inode, alive)
                 alive = []
             elif not inode.mode and new and inode.ctime:
-                life = Life(number, len(lives), (lives[-1].ended or 0) if lives else -1, -1, inode, version.at)
+                life = AnyLife(number, len(lives), (lives[-1].ended or 0) if lives else -1, -1, inode, version.at)
                 left = self._left(version, inode)
                 life.states = [left] if left is not None else []
                 life.ended, life.deleted_ns = version.first, inode.ctime_ns
@@ -231,7 +156,7 @@ class Lives:
             if not inode.mode:
                 continue
             if new or not lives or not lives[-1].alive:
-                lives.append(Life(number, len(lives), version.first, -1, inode, version.at))
+                lives.append(AnyLife(number, len(lives), version.first, -1, inode, version.at))
             life = lives[-1]
             life.last, life.inode, life.at = version.last, inode, version.at
             alive.append((version, inode))
@@ -269,10 +194,10 @@ class Lives:
             written_ns = self._table.decode(life.number, version.early or version.data, 0, 0).mtime_ns
             state = self._state(version, inode) if inode.size else None
             if state is not None:
-                later = next((one for one in life.states[-_COMPARED:] if _continues(one, state)), None)
+                later = next((one for one in life.states[-COMPARED:] if continues(one, state)), None)
                 if later is None:
                     life.states.append(state)
-                elif inode.size < later.inode.size and next_ns and next_ns - written_ns >= _STOOD_NS:
+                elif inode.size < later.inode.size and next_ns and next_ns - written_ns >= STOOD_NS:
                     life.grown.append(state)
             next_ns = written_ns
 
@@ -282,12 +207,12 @@ class Lives:
             return None
         if inode.format == ForkFormat.LOCAL:
             whole = version.sure and inode.size <= len(inode.data_fork)
-            return State(inode, (), version.last, version.at, inode.data_fork[: inode.size]) if whole else None
+            return AnyState(inode, (), version.last, version.at, inode.data_fork[: inode.size]) if whole else None
         try:
             found = self._runs(inode, version)
         except DamagedData:
             return None
-        return State(inode, found, version.last, version.at) if found else None
+        return AnyState(inode, found, version.last, version.at) if found else None
 
     def _runs(self, inode: XfsInode, version: Version) -> tuple[Run, ...]:
         """The blocks of an inode, up to its size.
@@ -340,33 +265,8 @@ class Lives:
             found.append(Run(extent.offset, block, extent.length, not extent.unwritten))
         if not found or found[0].logical:
             return None
-        return State(inode, tuple(found), version.last, version.at, is_sized=False)
+        return AnyState(inode, tuple(found), version.last, version.at, is_sized=False)
 
 
 def _refuse(fault: str) -> None:
     raise DamagedData(fault)
-
-
-def _continues(later: State, earlier: State) -> bool:
-    """Whether a later content is the earlier one, perhaps with more at its end."""
-    if later.data is not None or earlier.data is not None:
-        return later.data == earlier.data
-    if later.inode.size < earlier.inode.size:
-        return False
-    index = 0
-    for run in earlier.runs:
-        while index < len(later.runs) and later.runs[index].logical + later.runs[index].count <= run.logical:
-            index += 1
-        logical, block, left = run.logical, run.block, run.count
-        while left:
-            if index == len(later.runs):
-                return False
-            other = later.runs[index]
-            shift = logical - other.logical
-            if shift < 0 or other.block + shift != block:
-                return False
-            step = min(left, other.count - shift)
-            logical, block, left = logical + step, block + step, left - step
-            if left:
-                index += 1
-    return True

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
 
@@ -17,49 +15,21 @@ from forensics_lib.formats.xfs_dir_remains import Name as DirName
 from forensics_lib.formats.xfs_dir_remains import dir_block, names_in_block, names_in_inode, names_left_in_inode
 from forensics_lib.formats.xfs_fork import fork_extents
 from forensics_lib.formats.xfs_inode import ForkFormat, InodeTable
-from forensics_lib.recovery.xfs_lives import Life, Lives
-from forensics_lib.recovery.xfs_past import NOW, Entry, Past
+from forensics_lib.recovery.lives import NOW
+from forensics_lib.recovery.paths import IN_LOG, KINDS, LEFT_OVER, Paths
+from forensics_lib.recovery.xfs_lives import Lives
+from forensics_lib.recovery.xfs_past import Entry, Past
 from forensics_lib.recovery.xfs_remains import Remains
 
-__all__ = ["Name", "Names"]
+__all__ = ["Names"]
 
 _DEEPEST = 256
 _MAX_DIR_BLOCKS = 1 << 16
 _LEAF_OFFSET = 1 << 35
-_TEMPORARY = re.compile(r"\.tmp-(.+?)\d+")
-_IN_LOG, _LEFT_OVER = 1, 0
-_KINDS = {0x8000: 1, 0x4000: 2, 0x2000: 3, 0x6000: 4, 0x1000: 5, 0xC000: 6, 0xA000: 7}
 _NOBODY = Directory(0, {})
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A name that an inode had.
-
-    Attributes:
-        path: as far as it is known; ``<inode N>`` stands for a directory whose own name is not known.
-        written_as: the temporary name of a file of which only that is known; its final name is in `path`.
-        method: where the name was found.
-    """
-
-    path: str
-    written_as: str = ""
-    method: str = "log"
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the path goes up to the root."""
-        return self.path.startswith("/") and "<inode " not in self.path
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    parent: int
-    order: int
-    name: str
-
-
-class Names:
+class Names(Paths):
     """Paths of lives.
 
     Args:
@@ -71,47 +41,26 @@ class Names:
 
     def __init__(self, geometry: XfsGeometry, past: Past, lives: Lives, remains: Remains) -> None:
         """Sort the names of the log by the lives that they name."""
+        super().__init__(geometry.root, lives)
         self._geometry = geometry
         self._past = past
         self._lives = lives
         self._remains = remains
         self._table = InodeTable(geometry)
-        self._found: dict[tuple[int, int], dict[_Place, tuple[int, int]]] = {}
-        self._parents: dict[tuple[int, int], tuple[int, int]] = {}
-        self._folders: dict[tuple[int, int], str] = {}
         self._present = lru_cache(maxsize=1024)(self._read_present)
         owners = self._dir_blocks()
         for entry, sequences in past.names.items():
             for sequence in sequences:
                 owner = entry.owner if entry.owner > 0 else self._owner(owners, -entry.owner, sequence)
                 if owner:
-                    self._note(entry, owner, sequence, _LEFT_OVER if entry.deleted else _IN_LOG)
-
-    def of(self, life: Life) -> list[Name]:
-        """The names of a life, the most likely first."""
-        found: list[Name] = []
-        final: list[str] = []
-        for place, rank in self._ranked(life.number, life.order):
-            folder = self._folder(place.parent, place.order, frozenset({(life.number, life.order)}))
-            method = "log" if rank[0] == _IN_LOG else "directory remains"
-            temporary = _TEMPORARY.fullmatch(place.name)
-            if temporary is None:
-                final.append(f"{folder}/{place.name}")
-                found.append(Name(f"{folder}/{place.name}", "", method))
-            elif f"{folder}/{temporary[1]}" not in final:
-                found.append(Name(f"{folder}/{temporary[1]}", place.name, method))
-        if not found and life.alive and life.is_dir:
-            path = self._living(life.number)
-            found += [Name(path)] if path is not None else []
-        found.sort(key=lambda name: (bool(name.written_as), not name.is_whole))
-        return found
+                    self._note(entry, owner, sequence, LEFT_OVER if entry.deleted else IN_LOG)
 
     def read_remains(self) -> None:
         """Look for names in living directories, also for those that were taken out, and in freed blocks."""
         for number in self._lives.directories:
             for entry in self._present(number).entries.items():
                 if self._lives.of(entry[1]):
-                    self._note(DirName(entry[0], entry[1], 0, deleted=False), number, NOW, _IN_LOG)
+                    self._note(DirName(entry[0], entry[1], 0, deleted=False), number, NOW, IN_LOG)
             for data in self._dir_data(number):
                 self._read_block(data, number, NOW)
             self._read_inode(number)
@@ -134,7 +83,7 @@ class Names:
 
     def _read_block(self, data: bytes, owner: int, sequence: int) -> None:
         for name in names_in_block(data, 0, len(data), has_ftype=self._geometry.has_ftype):
-            self._note(name, owner, sequence, _LEFT_OVER)
+            self._note(name, owner, sequence, LEFT_OVER)
 
     def _read_inode(self, number: int) -> None:
         """What a living directory in its inode has left of names that were taken out."""
@@ -148,7 +97,7 @@ class Names:
     def _read_fork(self, fork: bytes, owner: int, sequence: int) -> None:
         known = lambda number: bool(self._lives.of(number))  # noqa: E731
         for name in names_left_in_inode(fork, known, has_ftype=self._geometry.has_ftype):
-            self._note(name, owner, sequence, _LEFT_OVER)
+            self._note(name, owner, sequence, LEFT_OVER)
 
     def _read_former(self, fork: bytes, owner: int, sequence: int) -> None:
         """The names that a directory had in its inode, which keeps them when it is freed."""
@@ -158,9 +107,9 @@ class Names:
         except DamagedData:
             return
         if parent and all(name.is_possible for name in names):
-            self._note(DirName(b"..", parent, 2, deleted=False), owner, sequence, _LEFT_OVER)
+            self._note(DirName(b"..", parent, 2, deleted=False), owner, sequence, LEFT_OVER)
             for name in names:
-                self._note(name._replace(deleted=True), owner, sequence, _LEFT_OVER)
+                self._note(name._replace(deleted=True), owner, sequence, LEFT_OVER)
             self._read_fork(fork, owner, sequence)
 
     def _read_known(self) -> None:
@@ -176,37 +125,6 @@ class Names:
                 header = dir_block(self._geometry, data)
                 if header is not None and not header.owner:
                     self._read_block(data, life.number, life.last)
-
-    def _ranked(self, number: int, order: int) -> list[tuple[_Place, tuple[int, int]]]:
-        """Where an inode was entered, the newest first; what is left in free space comes last."""
-        found = self._found.get((number, order), {})
-        return sorted(found.items(), key=lambda item: (*item[1], item[0].name), reverse=True)
-
-    def _folder(self, number: int, order: int, above: frozenset[tuple[int, int]]) -> str:
-        """Path of a directory, without a slash at its end."""
-        if number == self._geometry.root:
-            return ""
-        key = (number, order)
-        known = self._folders.get(key)
-        if known is not None:
-            return known
-        path: str | None = None
-        lives = self._lives.of(number)
-        if not lives or (order == lives[-1].order and lives[-1].alive):
-            path = self._living(number)
-        if path is None and len(above) < _DEEPEST and key not in above:
-            for place, _ in self._ranked(number, order):
-                path = f"{self._folder(place.parent, place.order, above | {key})}/{place.name}"
-                if path.startswith("/"):
-                    break
-        if path is None:
-            path = f"<inode {number}>"
-            parent = self._parents.get(key)
-            if parent is not None and len(above) < _DEEPEST and key not in above:
-                path = f"{self._folder(*parent, above | {key})}/{path}"
-        if key not in above:
-            self._folders[key] = path
-        return path
 
     def _living(self, number: int) -> str | None:
         """Path of a directory in the file system as it is; None when the way to the root is broken."""
@@ -286,11 +204,9 @@ class Names:
                 self._parents[above] = (number, child.order if child else 0)
             if entry.name in (b".", b".."):
                 continue
-            if child is not None and entry.kind and _KINDS.get(child.inode.mode & 0xF000, 0) not in (0, entry.kind):
+            if child is not None and entry.kind and KINDS.get(child.inode.mode & 0xF000, 0) not in (0, entry.kind):
                 continue
-            where = _Place(*above, _text(entry.name))
-            known = self._found.setdefault((number, child.order if child else 0), {})
-            known[where] = max(known.get(where, (rank, sequence)), (rank, sequence))
+            self._enter((number, child.order if child else 0), above, entry.name, rank, sequence)
 
 
 def _blocks(of: tuple[Run, ...]) -> Iterator[int]:

@@ -20,10 +20,8 @@ from forensics_lib.formats.xfs_log_buffer import CANCEL, buffer_header, buffer_r
 from forensics_lib.formats.xfs_log_record import BASIC_BLOCK, LogItem, Transaction
 from forensics_lib.formats.xfs_replay_inode import InodeChange
 
-__all__ = ["NOW", "Entry", "Past", "Version", "same_life"]
+__all__ = ["Entry", "Past", "Version", "same_life"]
 
-NOW = 1 << 62
-"""The file system as it is, later than every transaction."""
 _INODE, _BUFFER, _CREATE = 0x123B, 0x123C, 0x123F
 _TYPE_SHIFT = 11
 _LINK, _DIR_TYPES = 9, (10, 11)
