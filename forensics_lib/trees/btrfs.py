@@ -25,6 +25,7 @@ __all__ = ["BtrfsTree"]
 _ROOT_DIRECTORY = 256
 _MINOR_BITS = 20  # as the kernel keeps device numbers in memory
 _KNOWN_FOLDERS = 4096
+_MAX_NAMES = 100_000  # of directories that are kept
 
 
 class _Place(NamedTuple):
@@ -102,6 +103,7 @@ class BtrfsTree(Tree):
         self._lock = threading.RLock()
         self._files: dict[int, BtrfsFiles] = {}
         self._folders: dict[_Place, dict[str, DirectoryEntry]] = {}
+        self._names_kept = 0
         self._top = _Place(self.subvolume, self._root_of(self.subvolume))
         self._places = {"/": self._top}
 
@@ -217,8 +219,10 @@ class BtrfsTree(Tree):
             known = self._folders.get(place)
             if known is None:
                 known = {} if place.empty else self._read_folder(place)
-                if len(self._folders) >= _KNOWN_FOLDERS:
+                self._names_kept += 1 + len(known)
+                if self._names_kept > _MAX_NAMES:
                     self._folders.clear()
+                    self._names_kept = 1 + len(known)
                 self._folders[place] = known
             return known
 

@@ -33,7 +33,7 @@ _IN_USE = 1
 _NTFS_DATA, _NTFS_VOLUME_NAME, _NTFS_VOLUME = 128, 96, 3
 _NTFS_OWN_FILES = 64  # their numbers are below
 _VOLUME_LABEL = b" (Volume Label Entry)"
-_KNOWN_FOLDERS = 256
+_MAX_KEPT = 100_000  # names of directories that are kept
 _MAX_NAMES = 1_000_000  # of one directory
 _SECOND = 1_000_000_000
 _Kit: TypeAlias = Any  # pytsk3 has no types
@@ -108,6 +108,7 @@ class KitTree(Tree):
             self._fs = pytsk3.FS_Info(self._image, offset=0, type=number)
             self._top = int(self._fs.info.root_inum)
         self._folders: dict[int, dict[str, _Entry]] = {}
+        self._names_kept = 0
         self._homes: dict[int, int] = {self._top: self._top}
         self.label = ""
         self.label = self._label()
@@ -188,8 +189,10 @@ class KitTree(Tree):
             known = self._folders.get(number)
             if known is None:
                 known = dict(sorted(self._read_folder(number), key=lambda one: byte_order(one[0])))
-                if len(self._folders) >= _KNOWN_FOLDERS:
+                self._names_kept += 1 + len(known)
+                if self._names_kept > _MAX_KEPT:
                     self._folders.clear()
+                    self._names_kept = 1 + len(known)
                 self._folders[number] = known
             return known
 
