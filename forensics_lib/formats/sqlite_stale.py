@@ -15,8 +15,10 @@ from enum import StrEnum
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.sqlite import INTERIOR, LEAF, Reader, Row, Sqlite, SqliteTable, cells, values_at
+from forensics_lib.formats.sqlite_journal import old_pages
 from forensics_lib.formats.sqlite_record import Column, Value, fits, local_size, size_of, varint
 from forensics_lib.model import Origin
+from forensics_lib.sources.base import Source
 
 __all__ = ["Stale", "StaleRow", "stale_rows"]
 
@@ -33,6 +35,7 @@ class Stale(StrEnum):
     FREED = "SQLite freed part of a page"
     FRAME = "SQLite log frame"
     REPLACED = "SQLite page before the log"
+    JOURNAL = "SQLite rollback journal"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,16 @@ class _Version:
     at: int
     checked: bool = False
     table: SqliteTable | None = None
+    beside: tuple[Source, dict[int, int]] | None = None
 
 
-def stale_rows(database: Sqlite) -> Iterator[StaleRow]:
-    """Each different row once, those that are not whole last; rows that the tables still have are left out."""
+def stale_rows(database: Sqlite, journal: Source | None = None) -> Iterator[StaleRow]:
+    """Each different row once, those that are not whole last; rows that the tables still have are left out.
+
+    Args:
+        database: the database.
+        journal: one of its rollback journals, to be looked at instead of the database.
+    """
     live: dict[str, dict[Value, set[tuple[Value, ...]]]] = {}
     owners: dict[int, SqliteTable] = {}
     for table in database.tables:
@@ -82,7 +91,7 @@ def stale_rows(database: Sqlite) -> Iterator[StaleRow]:
     seen: set[tuple[str, tuple[Value, ...]]] = set()
     whole: dict[Value, set[tuple[Value, ...]]] = {}
     torn: list[StaleRow] = []
-    for version in _versions(database, owners):
+    for version in _versions(database, owners) if journal is None else _before(database, owners, journal):
         for table, row in _rows(database, version):
             known = live.get(table.name, {})
             mark = (table.name, row.values)
@@ -150,6 +159,14 @@ def _versions(database: Sqlite, owners: dict[int, SqliteTable]) -> Iterator[_Ver
                 yield _Version(frame.page, data, Stale.FRAME, origin, frame.offset, frame.valid, owner)
 
 
+def _before(database: Sqlite, owners: dict[int, SqliteTable], journal: Source) -> Iterator[_Version]:
+    """The pages of a rollback journal."""
+    pages = {page.number: page.offset for page in old_pages(journal, database.page_size)}
+    for number, offset in pages.items():
+        data = journal.read_at(offset, database.page_size)
+        yield _Version(number, data, Stale.JOURNAL, journal.origin, offset, True, owners.get(number), (journal, pages))
+
+
 def _rows(database: Sqlite, version: _Version) -> Iterator[tuple[SqliteTable, Row]]:
     """The rows of a page that is not shown, and of the freed parts of any."""
     data, number = version.data, version.number
@@ -181,7 +198,9 @@ def _reader(database: Sqlite, version: _Version) -> Reader:
     """Gives overflow pages of what is not shown: those that are free now, others were used again."""
 
     def read(number: int) -> bytes:
-        if version.state is not Stale.FREED and version.state is not Stale.FREE_PAGE:
+        if version.beside is not None and number in version.beside[1]:
+            return version.beside[0].read_at(version.beside[1][number], database.page_size)
+        if version.state in (Stale.FRAME, Stale.REPLACED):
             return database.page(number)
         if database.free_pages.get(number) is not False:
             raise DamagedData(f"overflow page {number} was used again", origin=database.origin)

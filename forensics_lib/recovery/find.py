@@ -21,7 +21,7 @@ from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.remnant import Remnant
-from forensics_lib.recovery.sqlite import copied_rows, sqlite_remnants
+from forensics_lib.recovery.sqlite import copied_rows, journal_rows, sqlite_remnants
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.btrfs import BtrfsTree
 from forensics_lib.trees.ext import ExtTree
@@ -96,6 +96,7 @@ def find_remnants(
     copies = [one for one in found.remnants if one.content is not None]
     found.remnants.extend(copied_records(copies, dockers, problems, [one.containerd for one in containerds]))
     found.remnants.extend(copied_rows(copies, trees, problems))
+    found.remnants.extend(journal_rows(copies, trees, problems))
     return found
 
 

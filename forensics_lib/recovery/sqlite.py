@@ -15,14 +15,14 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import JsonObject, parse_object
 from forensics_lib.formats.sqlite import MAGIC, Row, Sqlite, SqliteTable
 from forensics_lib.formats.sqlite_record import Value
-from forensics_lib.formats.sqlite_stale import stale_rows
+from forensics_lib.formats.sqlite_stale import StaleRow, stale_rows
 from forensics_lib.model import Origin, ProblemLog, utc_from_ns
 from forensics_lib.recovery.forms import CONTAINER_ID
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
-__all__ = ["copied_rows", "sqlite_remnants"]
+__all__ = ["copied_rows", "journal_rows", "sqlite_remnants"]
 
 _PODMAN = ("libpod/db.sql", "db.sql")
 _HOSTS = ("var/lib/containers/storage", "run/containers/storage", "root/.local/share/containers/storage", "storage")
@@ -31,6 +31,7 @@ _KINE = ("var/lib/rancher/k3s/server/db/state.db", "server/db/state.db", "db/sta
 _MAX_HOMES = 10_000
 _MAX_TEXT = 200
 _MAX_COPIES = 100
+_MAX_JOURNALS = 1000
 _LEAST, _LARGEST = 1024, 256 << 20
 _MAX_SECONDS = 1 << 33
 _EXITS, _CONTAINERS = "ContainerExitCode", "ContainerConfig"
@@ -85,6 +86,33 @@ def copied_rows(copies: Iterable[Remnant], trees: Iterable[Tree], problems: Prob
                         yield _remnant_of(found, table, row, what, "SQLite copy", origin, copy)
         except ForensicsError as error:
             problems.add(copy.origin, error)
+
+
+def journal_rows(journals: Iterable[Remnant], trees: Iterable[Tree], problems: ProblemLog) -> Iterator[Remnant]:
+    """What recovered rollback journals hold of rows that their databases no longer have.
+
+    Args:
+        journals: remnants, journals with their path among them.
+        trees: file systems with the databases as they are.
+        problems: gets what cannot be read.
+    """
+    databases = {path: tree for tree in trees for path in _paths(tree)}
+    seen: set[bytes] = set()
+    for journal in islice((one for one in journals if one.path.endswith("-journal")), _MAX_JOURNALS):
+        path = journal.path.removesuffix("-journal")
+        tree = databases.get(path) or databases.get(f"/{path}")
+        if tree is None or journal.content is None:
+            continue
+        try:
+            found = _Database(path, _opened(tree, tree.node(path)))
+            for stale in stale_rows(found.database, journal.content):
+                row = _stale(found, stale)
+                mark = f"{stale.table.name} {stale.row.values!r}".encode("utf-8", "surrogatepass")
+                if mark not in seen:
+                    seen.add(mark)
+                    yield row
+        except ForensicsError as error:
+            problems.add(journal.origin, error)
 
 
 def _known(trees: Iterable[Tree]) -> set[tuple[str, tuple[Value, ...]]]:
@@ -167,10 +195,13 @@ class _Database:
 
 def _rows(found: _Database) -> Iterator[Remnant]:
     yield from _still_there(found)
-    for stale in stale_rows(found.database):
-        what = "older version of " if stale.older else "deleted "
-        method = stale.state.value
-        yield _remnant_of(found, stale.table, stale.row, what, method, stale.origin, checked=stale.checked)
+    yield from (_stale(found, stale) for stale in stale_rows(found.database))
+
+
+def _stale(found: _Database, stale: StaleRow) -> Remnant:
+    what = "older version of " if stale.older else "deleted "
+    method = stale.state.value
+    return _remnant_of(found, stale.table, stale.row, what, method, stale.origin, checked=stale.checked)
 
 
 def _remnant_of(

@@ -12,7 +12,7 @@ import pytest
 import forensics_lib as fl
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.remnant import Confidence, Remnant
-from forensics_lib.recovery.sqlite import copied_rows, sqlite_remnants
+from forensics_lib.recovery.sqlite import copied_rows, journal_rows, sqlite_remnants
 from forensics_lib.trees.directory import DirectoryTree
 from tests.engines.docker.dataroot import hexid
 from tests.recovery.scene import remnant
@@ -131,6 +131,29 @@ def test_an_older_copy_of_a_database(host: Path) -> None:
     assert len(problems.rows) == 1
     current = host / "var/lib/containers/storage/db.sql"
     assert list(copied_rows([remnant(current.read_bytes())], [DirectoryTree(host, problems)], problems)) == []
+
+
+def test_a_rollback_journal_tells_what_a_transaction_changed(host: Path) -> None:
+    path = host / "var/lib/containers/storage/db.sql"
+    with closing(sqlite3.connect(path)) as base:
+        base.execute("PRAGMA secure_delete=1")
+        base.execute("BEGIN")
+        base.execute("DELETE FROM ContainerConfig WHERE ID=?", (WEB,))
+        base.execute("DELETE FROM VolumeConfig WHERE Name='kept'")
+        journal = path.with_name("db.sql-journal").read_bytes()  # which the commit deletes
+        base.commit()
+    problems = ProblemLog(strict=True)
+    trees = [DirectoryTree(host, problems)]
+    rows = list(journal_rows([remnant(journal, "/var/lib/containers/storage/db.sql-journal")], trees, problems))
+    found = {one.detail.partition(",")[0].partition(":")[0]: one for one in rows if one.complete}
+    assert found[f"deleted container name-{WEB[:4]} of localhost/web"].read() == config(WEB)
+    assert found["deleted volume kept"].confidence is Confidence.VERIFIED
+    assert {one.method for one in rows} == {"SQLite rollback journal"}
+    place = "/var/lib/containers/storage/db.sql-journal"
+    torn = bytearray(journal)
+    torn[12] ^= 1  # of what the checksums begin with
+    for broken in (bytes(torn), journal[:500], b"", b"x" * 9000):
+        assert list(journal_rows([remnant(broken, place)], trees, problems)) == []
 
 
 def test_what_is_no_database_is_a_problem(tmp_path: Path) -> None:
