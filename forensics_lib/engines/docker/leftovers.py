@@ -81,6 +81,11 @@ def _report_snapshots(docker: DockerRoot, layers: SnapshotDb) -> None:
 def _report_lost_blobs(docker: DockerRoot, store: ContainerdStore) -> None:
     """Blobs that the namespace has records of and that are not there, with what they are to the images."""
     content = store.containerd.content
+    lost = list(content.lost())
+    if len(lost) == len(store.containerd.recorded) > 1:
+        message = f"none of the {len(lost)} blobs that have a record is in the content store"
+        docker.reader.problems.add(content.origin, DamagedData(message, origin=content.origin))
+        return
     users: dict[str, dict[str, None]] = {}
     for image in docker.images:
         name = ", ".join(image.tags) or image.id
@@ -90,7 +95,7 @@ def _report_lost_blobs(docker: DockerRoot, store: ContainerdStore) -> None:
             users.setdefault(digest or "", {})[f"{role} of {name}"] = None
         for layer in image.layers:
             users.setdefault(layer.digest or "", {})[f"layer {layer.index + 1} of {name}"] = None
-    for digest in content.lost():
+    for digest in lost:
         entry = store.containerd.recorded[digest]
         what = f" ({'; '.join(users[digest])})" if digest in users else ""
         message = f"blob {digest} of {entry.size} bytes has a record, but is not in the content store{what}"

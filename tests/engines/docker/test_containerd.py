@@ -269,6 +269,16 @@ def test_a_snapshot_without_its_directory_is_made_up_for_by_the_archive() -> Non
     assert [one for one in said if "its archive and those of the layers below are read" in one]
 
 
+def test_without_any_blob_containers_answer() -> None:
+    host = Host()
+    host.remove(BLOBS)
+    docker = host.docker()
+    assert len(list(docker.containers[0].tree().walk())) > 1
+    said = host.said(docker)
+    assert len([one for one in said if one.startswith("none of the ") and "is in the content store" in one]) == 1
+    assert not [one for one in said if "has a record, but is not in the content store" in one]
+
+
 def test_without_any_directory_images_are_read_from_their_archives() -> None:
     host = Host()
     host.remove(f"{OVERLAY}/snapshots")
