@@ -238,7 +238,7 @@ class _Carver:
         if form is None and value is None and _KNOWN_START.match(data):
             form, whole = _torn(data), False
         if form is None and whole and padding and _is_text(data):
-            form = Form("file", detail="JSON" if value is not None else "text")
+            form = Form("file", detail="JSON" if value is not None else "text with zeros before and behind it")
             if value is None and len(data) > self._block:
                 form = replace(form, detail="text; that its blocks belong together is told by their order only")
             if value is None and LOG_MARK in data:
