@@ -138,7 +138,10 @@ def score(folder: Path, name: str) -> Row:
     gone = [file for file in files if file["deleted"] == "container" and file["size"]]
     older = [file for file in files if file["deleted"] == "oldversion"]
     image, hashes = folder / f"img/{name}.img", _hashes(folder, name, files)
-    alive, old_alive = _survivors(image, gone, hashes), _survivors(image, older, hashes)
+    live = {file["sha256"] for file in files if not file["deleted"]}  # the blocks may be those of such a file
+    alive, old_alive = (
+        _survivors(image, [file for file in some if file["sha256"] not in live], hashes) for some in (gone, older)
+    )
     has: Callable[[dict[str, Any]], bool] = lambda file: file["sha256"] in digests  # noqa: E731
     removed = {part[1] for file in gone if (part := file["path"].partition("/containers/")[1:])[1]}
     removed = {part.split("/")[0] for part in removed}
