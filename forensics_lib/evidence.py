@@ -13,10 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from forensics_lib.analysis.digests import StreamDigests
 from forensics_lib.analysis.hashing import FILE_ALGORITHMS, hash_artifacts
-from forensics_lib.analysis.identify import Identified, identify
 from forensics_lib.analysis.inventory import Inventory, TarStream
-from forensics_lib.analysis.scan import CompiledRules, Match, rules_name, scan
-from forensics_lib.analysis.search import Hit, image_documents, search
 from forensics_lib.analysis.verify import verify_images
 from forensics_lib.custody import Custody
 from forensics_lib.errors import AmbiguousName, DamagedData, NotFound, PathNotFound
@@ -51,6 +48,9 @@ if TYPE_CHECKING:
     import re
     from concurrent.futures import Executor
 
+    from forensics_lib.analysis.identify import Identified
+    from forensics_lib.analysis.scan import CompiledRules, Match
+    from forensics_lib.analysis.search import Hit
     from forensics_lib.engines.container import Container
     from forensics_lib.engines.containerd.engine import ContainerdEngine
     from forensics_lib.engines.containerd.store import Containerd
@@ -456,6 +456,8 @@ class Evidence:
         Raises:
             UnsupportedFormat: libmagic is missing; the message says what to install.
         """
+        from forensics_lib.analysis.identify import Identified, identify
+
         rows = identify(self._inventory(), progress=self._progress)
         return Table(Identified, self._recorded(rows, "identify"), name="identified files")
 
@@ -471,6 +473,8 @@ class Evidence:
             DamagedData: no rules compile; the message says why.
             UnsupportedFormat: a folder without rules, or rules that another version of YARA compiled.
         """
+        from forensics_lib.analysis.scan import Match, rules_name, scan
+
         rows = scan(self._inventory(), rules, timeout=timeout, progress=self._progress)
         return Table(Match, self._recorded(rows, "scan", rules=rules_name(rules), timeout=timeout), name="matches")
 
@@ -486,6 +490,8 @@ class Evidence:
         Raises:
             ValueError: the pattern can match nothing at all, or is a regular expression of text beyond ASCII.
         """
+        from forensics_lib.analysis.search import Hit, image_documents, search
+
         images = {image.id: image for image in self._all_images()}
         documents = tuple(document for image in images.values() for document in image_documents(image))
         inventory = replace(self._inventory(), documents=documents)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -71,10 +70,7 @@ class FileVersion:
         """Digest of a file's bytes, computed when asked for; None for what has no bytes."""
         if self.node is None or self.node.kind is not NodeKind.FILE:
             return None
-        digest = hashlib.sha256()
-        for block in self.node.source().blocks():
-            digest.update(block)
-        return digest.hexdigest()
+        return self.node.source().sha256()
 
     def open(self) -> BinaryIO:
         """The bytes of this version.

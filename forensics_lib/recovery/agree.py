@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -25,7 +24,7 @@ def agreed(described: Iterable[Remnant], carved: Iterable[Remnant], problems: Pr
         carved: remnants that were found by their form.
         problems: gets content that cannot be read.
     """
-    groups: dict[tuple[int, bytes], dict[str, list[Remnant]]] = {}
+    groups: dict[tuple[int, str], dict[str, list[Remnant]]] = {}
     torn = []
     for remnant in carved:
         digest = _digest(remnant, problems) if remnant.complete else None
@@ -35,7 +34,7 @@ def agreed(described: Iterable[Remnant], carved: Iterable[Remnant], problems: Pr
             of_container = groups.setdefault((remnant.size or 0, digest), {})
             of_container.setdefault(remnant.container_id, []).append(remnant)
     sizes = {size for size, _ in groups}
-    seen: set[tuple[tuple[int, bytes], str]] = set()
+    seen: set[tuple[tuple[int, str], str]] = set()
     for remnant in described:
         if remnant.complete and remnant.size in sizes and (digest := _digest(remnant, problems)) is not None:
             key = (remnant.size or 0, digest)
@@ -76,14 +75,11 @@ def _joined(remnant: Remnant, carved: Remnant) -> Remnant:
     )
 
 
-def _digest(remnant: Remnant, problems: ProblemLog) -> bytes | None:
+def _digest(remnant: Remnant, problems: ProblemLog) -> str | None:
     if remnant.content is None:
         return None
-    digest = hashlib.sha256()
     try:
-        for block in remnant.content.blocks():
-            digest.update(block)
+        return remnant.content.sha256()
     except ForensicsError as error:
         problems.add(remnant.origin, error)
         return None
-    return digest.digest()

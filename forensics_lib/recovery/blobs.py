@@ -9,7 +9,7 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import parse_object
 from forensics_lib.images.store import ImageStore
 from forensics_lib.model import ProblemLog
-from forensics_lib.recovery.remnant import Confidence, Remnant, sha256_of
+from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Compression, sniff
 from forensics_lib.trees.base import Node
@@ -54,7 +54,7 @@ def orphan_blob(node: Node, digest: str, what: str, problems: ProblemLog) -> Rem
     try:
         source = node.source()
         kind, form = _kind(source)
-        actual = f"sha256:{sha256_of(source)}" if digest.startswith("sha256:") else ""
+        actual = f"sha256:{source.sha256()}" if digest.startswith("sha256:") else ""
     except ForensicsError as error:
         problems.add(node.origin, error)
         return None

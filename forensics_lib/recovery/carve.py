@@ -10,7 +10,6 @@ that was freed, too: carved content is what it proves to be by its own form, and
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
@@ -128,7 +127,7 @@ class _Carver:
             return _verified(remnant, f"the digest sha256:{carved.digest} of the archive in it")
         for size in {carved.size, carved.least or carved.size}:
             part = content if size == carved.size else content.slice(0, size, "archive")
-            digest = _sha256(part)
+            digest = part.sha256()
             if f"sha256:{digest}" in self._known:
                 path = remnant.path or f"blobs/sha256/{digest}"
                 return replace(_verified(remnant, "its digest"), path=path, size=size, content=part)
@@ -387,10 +386,3 @@ def _is_text(data: bytes) -> bool:
 def _verified(remnant: Remnant, what: str) -> Remnant:
     detail = f"{remnant.detail}; {what} is named elsewhere"
     return replace(remnant, confidence=Confidence.VERIFIED, complete=True, detail=detail)
-
-
-def _sha256(source: Source) -> str:
-    digest = hashlib.sha256()
-    for block in source.blocks():
-        digest.update(block)
-    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 
@@ -49,20 +48,13 @@ def judged(path: str, content: Source) -> tuple[Confidence, str]:
     """
     try:
         if digest := _DIGEST.search(path):
-            if _sha256(content) == digest[1]:
+            if content.sha256() == digest[1]:
                 return Confidence.VERIFIED, ""
             return Confidence.METADATA_ONLY, "the blocks do not hold what the digest in the name says"
         wrong = _contradiction(path, content)
     except DamagedData as error:
         wrong = str(error)
     return Confidence.METADATA_ONLY if wrong else Confidence.INTACT, wrong
-
-
-def _sha256(content: Source) -> str:
-    digest = hashlib.sha256()
-    for block in content.blocks():
-        digest.update(block)
-    return digest.hexdigest()
 
 
 def _contradiction(path: str, content: Source) -> str:

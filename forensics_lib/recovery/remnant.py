@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +11,7 @@ from forensics_lib.errors import ForensicsError, NotAFile
 from forensics_lib.model import Origin, utc_from_ns
 from forensics_lib.sources.base import Source
 
-__all__ = ["Confidence", "Remnant", "sha256_of"]
+__all__ = ["Confidence", "Remnant"]
 
 
 class Confidence(StrEnum):
@@ -85,7 +84,7 @@ class Remnant:
     def sha256(self) -> str | None:
         """Digest of the recovered bytes, computed when asked for; None when there are none, or not all can be read."""
         try:
-            return None if self.content is None else sha256_of(self.content)
+            return None if self.content is None else self.content.sha256()
         except ForensicsError:
             return None
 
@@ -107,11 +106,3 @@ class Remnant:
         """
         with self.open() as file:
             return file.read()
-
-
-def sha256_of(source: Source) -> str:
-    """The digest of all bytes of a source, in hexadecimal."""
-    digest = hashlib.sha256()
-    for block in source.blocks():
-        digest.update(block)
-    return digest.hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import hashlib
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -88,6 +89,18 @@ class Source(ABC):
                 return
             yield data
             offset += len(data)
+
+    def sha256(self) -> str:
+        """The digest of all bytes, in hexadecimal.
+
+        Raises:
+            DamagedData: as `blocks`.
+            LimitExceeded: as `blocks`.
+        """
+        digest = hashlib.sha256()
+        for block in self.blocks():
+            digest.update(block)
+        return digest.hexdigest()
 
     def slice(self, offset: int, length: int, label: str) -> SliceSource:
         """A part of these bytes as a source of its own."""
