@@ -17,9 +17,10 @@ from forensics_lib.formats.btrfs_items import FileExtent
 from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.formats.jsondoc import parse
 from forensics_lib.model import Origin, ProblemLog, Progress
-from forensics_lib.recovery.btrfs_lives import Life, Lives, State
+from forensics_lib.recovery.btrfs_lives import Lives
 from forensics_lib.recovery.btrfs_names import ROOT_DIRECTORY, Name, Names
 from forensics_lib.recovery.btrfs_proof import Proof, Standing, chunks_of_all_times, kept
+from forensics_lib.recovery.btrfs_states import Life, State
 from forensics_lib.recovery.btrfs_subvolumes import OldSubvolume, OldSubvolumes
 from forensics_lib.recovery.forms import Form, form_of
 from forensics_lib.recovery.judge import container_of, judged, kind_of

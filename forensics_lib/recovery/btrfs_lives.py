@@ -10,7 +10,7 @@ import stat
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from forensics_lib.errors import DamagedData, LimitExceeded, NotFound
 from forensics_lib.formats.btrfs import BtrfsVolume
@@ -18,7 +18,6 @@ from forensics_lib.formats.btrfs_files import BtrfsFiles
 from forensics_lib.formats.btrfs_history import LOG_TREE, NOW, FoundNode, NodeHistory
 from forensics_lib.formats.btrfs_items import (
     DirectoryEntry,
-    ExtentKind,
     FileExtent,
     InodeItem,
     ItemKind,
@@ -32,10 +31,10 @@ from forensics_lib.formats.btrfs_items import (
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, BtrfsNode, Key
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.btrfs_owners import extents_of
+from forensics_lib.recovery.btrfs_states import Extents, Life, State, complete, counted, covered, distinct, overlaid
 from forensics_lib.recovery.btrfs_subvolumes import OldSubvolumes, is_file_tree
-from forensics_lib.sources.base import Source
 
-__all__ = ["Life", "Lives", "State"]
+__all__ = ["Lives"]
 
 _MAX_STATES = 1 << 20
 _MAX_EXTENTS = 1 << 22
@@ -48,68 +47,7 @@ _KEPT = 1 << 17
 _LOWEST, _HIGHEST = 256, (1 << 64) - 256
 _ORPHANS = (1 << 64) - 5
 _ENTRIES = (ItemKind.DIR_ITEM, ItemKind.DIR_INDEX)
-_Extents = tuple[tuple[int, FileExtent], ...]
 _Key = tuple[int, int, int]
-
-
-@dataclass(slots=True)
-class State:
-    """Content that an inode had.
-
-    Attributes:
-        inode: as it was then.
-        extents: (offset in the file, extent), ascending.
-        last: the last transaction that is known to have had it so; `NOW` for the file system as it is.
-        device: where this copy of the inode lies.
-        at: offset on that device.
-        whole: whether the extents are all that the inode counts.
-        since_ns: when it was written: the inode's first time with it, for a time may change before the content does.
-        in_log: whether it was found only in a log tree, which holds what was synced between two transactions.
-    """
-
-    inode: InodeItem
-    extents: _Extents
-    last: int
-    device: Source
-    at: int
-    whole: bool
-    since_ns: int
-    in_log: bool
-
-    @property
-    def order(self) -> tuple[int, int, int]:
-        """Sort key, oldest first."""
-        return self.inode.transaction, self.inode.sequence, self.inode.ctime_ns
-
-
-@dataclass(slots=True)
-class Life:
-    """One file, directory or other object from its creation to its deletion.
-
-    Attributes:
-        subvolume: the one it was changed in last.
-        number: of its inode.
-        born: the transaction that made it.
-        states: its contents, oldest first.
-        alive: whether it is still there and has a name.
-        is_open: whether it is deleted, but was open when the disk was copied.
-        gone: the first transaction that is known not to have it; None when it is there or unknown.
-        deleted_ns: when it was deleted, nanoseconds since 1970; None when unknown or alive.
-    """
-
-    subvolume: int
-    number: int
-    born: int
-    states: list[State] = field(default_factory=list)
-    alive: bool = False
-    is_open: bool = False
-    gone: int | None = None
-    deleted_ns: int | None = None
-
-    @property
-    def last(self) -> int:
-        """The last transaction that is known to have had it."""
-        return max((state.last for state in self.states), default=0)
 
 
 @dataclass(slots=True)
@@ -152,7 +90,7 @@ class Lives:
         self._subvolumes = subvolumes
         self._problems = problems
         self._lives: dict[_Key, Life] = {}
-        self._contents: dict[_Key, dict[tuple[int, _Extents], State]] = {}
+        self._contents: dict[_Key, dict[tuple[int, Extents], State]] = {}
         self._born: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
         self._present: dict[tuple[int, int], State | None] = {}
         self._files: dict[int, BtrfsFiles | None] = {}
@@ -367,7 +305,7 @@ class Lives:
         is_last = leaf.last is not None and leaf.last.objectid == group.number
         if is_last and not in_log and (stat.S_ISREG(inode.mode) or stat.S_ISLNK(inode.mode)):
             extents = self._continued(inode, leaf, extents, starts)
-        whole = _covered(extents, inode.size) if in_log else _counted(extents) == inode.allocated
+        whole = covered(extents, inode.size) if in_log else counted(extents) == inode.allocated
         if now is not None and (now.inode.size, now.extents) == (inode.size, extents):
             return None, None
         if now is not None and not stat.S_ISREG(inode.mode):
@@ -411,10 +349,10 @@ class Lives:
                 names[where] = max(names.get(where, 0), until)
 
     def _continued(
-        self, inode: InodeItem, leaf: FoundNode, extents: _Extents, starts: dict[int, list[FoundNode]]
-    ) -> _Extents:
+        self, inode: InodeItem, leaf: FoundNode, extents: Extents, starts: dict[int, list[FoundNode]]
+    ) -> Extents:
         """The extents of an inode that go on in the leaves behind one."""
-        count = _counted(extents)
+        count = counted(extents)
         for _ in range(_MAX_LEAVES):
             if count >= inode.allocated:
                 break
@@ -428,7 +366,7 @@ class Lives:
             if group is None or not group.extents:
                 break
             extents += tuple(group.extents)
-            count += _counted(tuple(group.extents))
+            count += counted(tuple(group.extents))
             if following.last is None or following.last.objectid != group.number:
                 break
             leaf = following
@@ -472,13 +410,13 @@ class Lives:
             found = files.inode(number)
             if found is None:
                 return None
-            extents: _Extents = ()
+            extents: Extents = ()
             if stat.S_ISREG(found.item.mode) or stat.S_ISLNK(found.item.mode):
                 extents = files.content(number, found.item.size, files.origin).extents
         except DamagedData as error:
             self._problems.add(files.origin.to(f"inode {number}"), error)
             return None
-        whole = _counted(extents) == found.item.allocated
+        whole = counted(extents) == found.item.allocated
         return State(found.item, extents, NOW, found.device, found.at, whole, found.item.mtime_ns, False)
 
     def _read_orphans(self) -> None:
@@ -510,8 +448,8 @@ class Lives:
             for index, state in enumerate(life.states):
                 if state.in_log and not state.whole:
                     earlier = [*life.states[:index], *([now] if now is not None else [])]
-                    _complete(state, [one for one in earlier if one.whole])
-            life.states = _distinct(life.states, now)
+                    complete(state, [one for one in earlier if one.whole])
+            life.states = distinct(life.states, now)
             subvolume = self._subvolumes.known.get(life.subvolume)
             if subvolume is not None and not subvolume.alive and subvolume.gone is not None:
                 life.gone = min(life.gone or subvolume.gone, subvolume.gone)
@@ -537,12 +475,12 @@ class Lives:
         ]
         owned = extents_of({(life.subvolume, life.number) for life, _ in lacking}, self._history, self._problems)
         for life, state in lacking:
-            extents: _Extents = ()
+            extents: Extents = ()
             for place in owned.get((life.subvolume, life.number), ())[-_MAX_OWNED:]:
                 if life.born <= place[1].generation <= state.inode.transaction:
-                    extents = _overlaid(extents, (place,))
-            extents = _overlaid(extents, state.extents)
-            if _counted(extents) == state.inode.allocated and _covered(extents, state.inode.size):
+                    extents = overlaid(extents, (place,))
+            extents = overlaid(extents, state.extents)
+            if counted(extents) == state.inode.allocated and covered(extents, state.inode.size):
                 state.extents, state.whole = extents, True
 
     def _find_times(self, wanted: set[int]) -> None:
@@ -566,70 +504,3 @@ def _inodes(block: BtrfsNode) -> Iterator[tuple[int, int]]:
         if kind == ItemKind.INODE:
             start = block.places[index][0]
             yield objectid, int.from_bytes(block.data[start : start + 8], "little")
-
-
-def _counted(extents: _Extents) -> int:
-    """Bytes as an inode counts them."""
-    return sum(extent.length for _, extent in extents if extent.kind is ExtentKind.INLINE or extent.logical)
-
-
-def _covered(extents: _Extents, size: int) -> bool:
-    """Whether extents leave no gap; what inodes in a log count is not kept up."""
-    end = 0
-    for start, extent in extents:
-        if start > end:
-            return False
-        end = max(end, start + extent.length)
-    return end >= size
-
-
-def _complete(state: State, others: list[State]) -> None:
-    """Put what a log holds of an inode over what it was before."""
-    for other in reversed(others):
-        extents = _overlaid(other.extents, state.extents)
-        if _covered(extents, state.inode.size):
-            state.extents, state.whole = extents, True
-            return
-
-
-def _distinct(states: list[State], now: State | None) -> list[State]:
-    """States without those that are the same as a later one or as what is there, and without lesser copies of one."""
-    whole = {(state.inode.size, state.inode.mtime_ns): state for state in states if state.whole}
-    for state in states:
-        other = whole.get((state.inode.size, state.inode.mtime_ns))
-        if not state.whole and other is not None:
-            other.last = max(other.last, state.last)
-    states = [one for one in states if one.whole or (one.inode.size, one.inode.mtime_ns) not in whole]
-    found: dict[tuple[int, _Extents], State] = {}
-    for state in reversed(states):
-        key = state.inode.size, state.extents
-        if key in found:
-            found[key].last = max(found[key].last, state.last)
-        elif now is None or key != (now.inode.size, now.extents):
-            found[key] = state
-    return list(reversed(found.values()))
-
-
-def _overlaid(below: _Extents, above: _Extents) -> _Extents:
-    """Extents with others in their place; both ascending."""
-    found = list(above)
-    starts = [start for start, _ in above]
-    for start, extent in below:
-        position, stop = start, start + extent.length
-        for index in range(max(0, bisect_right(starts, start) - 1), bisect_left(starts, stop)):
-            other, over = above[index]
-            if other > position:
-                found += _part_of(start, extent, position, other)
-            position = max(position, other + over.length)
-        if position < stop:
-            found += _part_of(start, extent, position, stop)
-    return tuple(sorted(found, key=lambda one: one[0]))
-
-
-def _part_of(start: int, extent: FileExtent, begin: int, end: int) -> _Extents:
-    """A part of an extent; none of what lies in the tree itself, which is written anew as a whole."""
-    if (begin, end) == (start, start + extent.length):
-        return ((start, extent),)
-    if extent.kind is ExtentKind.INLINE:
-        return ()
-    return ((begin, replace(extent, offset=extent.offset + begin - start, length=end - begin)),)
