@@ -66,6 +66,9 @@ class JournalIndex:
         table, size = self._header.field_table_offset, self._header.field_table_size
         if size % _PAIR.size or size > _MAX_TABLE:
             raise BadIndex(f"a table of {size} bytes")
+        _, length = self._objects.head(table - 16, ObjectKind.FIELD_HASH_TABLE)  # the header names its first bucket
+        if length - 16 != size:
+            raise BadIndex(f"a table of {length - 16} bytes instead of {size}")
         for head, _ in _PAIR.iter_unpack(self._objects.read(table, size)):
             offset, before = head, 0
             while offset:

@@ -232,6 +232,16 @@ def test_a_field_beyond_the_limit_is_told() -> None:
     assert "more than" in problems[0]
 
 
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("change", [1, 16, 1 << 16])
+def test_a_table_of_fields_that_lies_elsewhere_is_not_believed(form: str, change: int) -> None:
+    whole = journal(form)
+    table = int.from_bytes(whole[120:128], "little")
+    entries, problems = read(changed(whole, 120, (table + change).to_bytes(8, "little")), {"CONTAINER_ID_FULL": bool})
+    assert len(entries) == 59
+    assert problems
+
+
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(FORMS), st.data())
 def test_no_flipped_bit_ends_the_rest(form: str, data: st.DataObject) -> None:
