@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests, artifact_hash, digest_source, digest_stream
 from forensics_lib.analysis.inventory import Inventory, TarStream
-from forensics_lib.analysis.workers import Seats, can_move
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.model import ArtifactHash, Origin, Progress
 from forensics_lib.trees.base import Node, NodeKind
@@ -140,6 +139,8 @@ def digest_streams(
             yield futures.pop(future), future.result()
         return
     from concurrent.futures import ThreadPoolExecutor
+
+    from forensics_lib.analysis.workers import Seats, can_move
 
     cores = os.cpu_count() or 1
     movable = [job.stored.size for job in jobs if can_move(job.stored)]

@@ -153,36 +153,31 @@ def _records(db: SnapshotDb) -> Iterator[Remnant]:
     snapshotter = db.snapshotter
     for key, snapshot in db.keys.items() if snapshotter.is_reachable else ():
         if not snapshotter.exists(str(snapshot.id)):
-            yield Remnant(
-                kind="layer",
-                path=snapshotter.folder(str(snapshot.id)),
-                container_id=_container(key),
-                image_id="",
-                method=_METHOD,
-                confidence=Confidence.METADATA_ONLY,
-                complete=False,
-                size=None,
-                origin=snapshot.origin,
-                detail=f"{snapshot.kind} snapshot {key} whose directory is gone",
-                modified_ns=snapshot.created_ns,
-            )
+            detail = f"{snapshot.kind} snapshot {key} whose directory is gone"
+            yield _gone(key, snapshotter.folder(str(snapshot.id)), snapshot.origin, detail, snapshot.created_ns)
     if not snapshotter.snapshots:
         return
     for (name, key), entry in db.namespace.snapshots.items():
         if name == db.driver and entry.name not in snapshotter.snapshots:
-            yield Remnant(
-                kind="layer",
-                path="",
-                container_id=_container(key),
-                image_id="",
-                method=_METHOD,
-                confidence=Confidence.METADATA_ONLY,
-                complete=False,
-                size=None,
-                origin=entry.origin,
-                detail=f"snapshot {key} that the snapshotter does not have any more",
-                modified_ns=entry.created_ns,
-            )
+            detail = f"snapshot {key} that the snapshotter does not have any more"
+            yield _gone(key, "", entry.origin, detail, entry.created_ns)
+
+
+def _gone(key: str, path: str, origin: Origin, detail: str, created_ns: int | None) -> Remnant:
+    """A snapshot of which there is no more than a record."""
+    return Remnant(
+        kind="layer",
+        path=path,
+        container_id=_container(key),
+        image_id="",
+        method=_METHOD,
+        confidence=Confidence.METADATA_ONLY,
+        complete=False,
+        size=None,
+        origin=origin,
+        detail=detail,
+        modified_ns=created_ns,
+    )
 
 
 def _container(key: str) -> str:
