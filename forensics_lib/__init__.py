@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         UnsupportedFormat,
         VerificationFailed,
     )
-    from forensics_lib.evidence import Evidence, tar_entries
+    from forensics_lib.evidence import Evidence
     from forensics_lib.evidence import open_evidence as open
     from forensics_lib.formats.journal import JournalEntry
     from forensics_lib.formats.log_record import LogRecord
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from forensics_lib.images.reference import Reference
     from forensics_lib.images.stack import FileVersion, HiddenFile
     from forensics_lib.model import ArtifactHash, Check, EvidenceKind, Origin, Problem
-    from forensics_lib.opening import FileSystem
+    from forensics_lib.opening import FileSystem, tar_entries
     from forensics_lib.recovery.remnant import Confidence, Remnant
     from forensics_lib.sources.decompress import Compression, Limits
     from forensics_lib.table import Table
@@ -161,7 +161,7 @@ _HOMES = {
         "UnsupportedFormat",
         "VerificationFailed",
     ),
-    "evidence": ("Evidence", "tar_entries"),
+    "evidence": ("Evidence",),
     "formats.journal": ("JournalEntry",),
     "formats.log_record": ("LogRecord",),
     "formats.tar": ("TarEntry",),
@@ -172,7 +172,7 @@ _HOMES = {
     "images.reference": ("Reference",),
     "images.stack": ("FileVersion", "HiddenFile"),
     "model": ("ArtifactHash", "Check", "EvidenceKind", "Origin", "Problem"),
-    "opening": ("FileSystem",),
+    "opening": ("FileSystem", "tar_entries"),
     "recovery.remnant": ("Confidence", "Remnant"),
     "sources.decompress": ("Compression", "Limits"),
     "table": ("Table",),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from forensics_lib.errors import ForensicsError, PathNotFound, UnsupportedFormat
-from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound, UnsupportedFormat
+from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.formats.tar_header import checksum_ok
 from forensics_lib.model import Origin, ProblemLog, utc_from_ns
 from forensics_lib.sources.base import BytesSource, Source
@@ -20,7 +20,7 @@ from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.directory import DirectoryTree
 
-__all__ = ["FileSystem", "Opened", "begins_tar", "open_path"]
+__all__ = ["FileSystem", "Opened", "begins_tar", "open_path", "tar_entries"]
 
 _LOOKED_AT = 4 << 20
 _LAYOUT = ("manifest.json", "oci-layout", "index.json", "repositories")
@@ -133,6 +133,26 @@ def open_path(path: Path, problems: ProblemLog, limits: Limits, keys: Sequence[s
         opened.close()
         raise
     return opened
+
+
+def tar_entries(path: str | os.PathLike[str], *, limits: Limits | None = None) -> Iterator[TarEntry]:
+    """Every member of a tar archive (also a compressed one), as stored: nothing cleaned, nothing left out.
+
+    Raises:
+        PathNotFound: there is no such file.
+        DamagedData: a compressed archive is damaged; members before the damage were handed out.
+    """
+    source: Source = FileSource(path)
+    compression = sniff(source.read_at(0, 16))
+    if compression is not Compression.NONE:
+        source = SpoolSource(source, compression, source.origin.to(compression), limits)
+    decoder = TarDecoder(SourceStream(source), source=source, max_entries=(limits or Limits()).entries)
+    empty = True
+    for entry in decoder:
+        empty = False
+        yield entry
+    if empty and not decoder.recognised:
+        raise DamagedData(f"{path} holds no tar archive", origin=source.origin)
 
 
 def _disks_of_folder(path: Path, problems: ProblemLog, keys: Sequence[str]) -> Opened | None:

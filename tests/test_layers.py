@@ -15,6 +15,7 @@ LAYERS = (  # the top first
     ("export",),
     ("analysis",),
     ("recovery",),
+    ("holdings",),
     ("engines",),
     ("images",),
     ("opening", "disks"),

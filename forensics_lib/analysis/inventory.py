@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from forensics_lib.errors import ForensicsError
+from forensics_lib.holdings import Holdings
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Compression, Limits
 from forensics_lib.trees.base import Node, Tree
 
-__all__ = ["Inventory", "TarStream", "TextDocument"]
+__all__ = ["Inventory", "TarStream", "TextDocument", "inventory_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,3 +83,47 @@ class Inventory:
     media: tuple[Source, ...] = ()
     unreadable: tuple[tuple[Origin, ForensicsError], ...] = ()
     documents: tuple[TextDocument, ...] = ()
+
+
+def inventory_of(holdings: Holdings, name: str) -> Inventory:
+    """The inventory of opened evidence.
+
+    Args:
+        holdings: what was found in it.
+        name: the evidence's name.
+    """
+    opened, store = holdings.opened, holdings.store
+    if holdings.is_image_evidence:
+        return _of_images(holdings, name)
+    if opened.file is not None and not opened.disks:
+        file, limits = opened.file, store.limits
+        stream = TarStream(name, name, file, opened.compression, file.origin, limits, "evidence", False)
+        return Inventory(name, store.problems, streams=(stream,))
+    trees = tuple((filesystem.name, filesystem.tree) for filesystem in opened.filesystems)
+    return Inventory(name, store.problems, trees=trees, evidence=tuple(opened.files), media=tuple(opened.disks))
+
+
+def _of_images(holdings: Holdings, name: str) -> Inventory:
+    store = holdings.store
+    readable = {path: blob for path, blob in store.layers.items() if blob.unreadable is None}
+    owners = {
+        layer.blob.path: layer.digest or layer.diff_id
+        for image in holdings.travelling
+        for layer in image.layers
+        if layer.blob is not None
+    }
+    streams = tuple(
+        TarStream(
+            owners.get(blob.path) or blob.path, blob.path, blob.stored, blob.compression, blob.origin, store.limits
+        )
+        for blob in readable.values()
+        if blob.stored is not None
+    )
+    return Inventory(
+        name,
+        store.problems,
+        streams=streams,
+        blobs=tuple(node for node in store.files() if node.path not in readable),
+        evidence=tuple(holdings.opened.files),
+        unreadable=tuple((b.origin, b.unreadable) for b in store.layers.values() if b.unreadable is not None),
+    )

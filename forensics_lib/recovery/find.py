@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
+from forensics_lib.engines.container import Container
 from forensics_lib.engines.containerd.engine import ContainerdEngine
-from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.btrfs_space import BtrfsSpace
-from forensics_lib.images.store import ImageStore
+from forensics_lib.holdings import Holdings
 from forensics_lib.model import ProblemLog, Progress
 from forensics_lib.recovery import btrfs, btrfs_free, ext4, ext4_free, xfs, xfs_free
 from forensics_lib.recovery.agree import agreed
+from forensics_lib.recovery.assemble import deleted_containers
 from forensics_lib.recovery.blobs import unnamed_blobs
 from forensics_lib.recovery.carve import carve
 from forensics_lib.recovery.containerd import node_remnants, store_remnants
 from forensics_lib.recovery.databases import containerd_remnants, copied_records, database_remnants
 from forensics_lib.recovery.free import FreeSpace
+from forensics_lib.recovery.journaled import journaled_containers
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.remnant import Remnant
@@ -25,12 +28,13 @@ from forensics_lib.recovery.sqlite import copied_rows, journal_rows, sqlite_remn
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.btrfs import BtrfsTree
 from forensics_lib.trees.ext import ExtTree
+from forensics_lib.trees.outlet import Outlet
 from forensics_lib.trees.xfs import XfsTree
 
-__all__ = ["Found", "find_remnants"]
+__all__ = ["Recovery"]
 
 
-class Found(NamedTuple):
+class _Found(NamedTuple):
     """What was found.
 
     Attributes:
@@ -42,62 +46,102 @@ class Found(NamedTuple):
     sightings: list[Remnant]
 
 
-def find_remnants(
-    store: ImageStore,
-    trees: Sequence[Tree],
-    disks: Sequence[Tree],
-    dockers: Sequence[DockerRoot],
-    problems: ProblemLog,
-    progress: Progress | None = None,
-    found: Found | None = None,
-    containerds: Sequence[ContainerdEngine] = (),
-) -> Found:
-    """What was deleted or lost its owner: of image evidence, of data roots, their databases, and file systems of disks.
+class Recovery:
+    """What was deleted from evidence or lost its owner in it; searched for once, when it is first asked for.
 
     Args:
-        store: image evidence.
-        trees: everything that can be walked, in which databases of engines may lie.
-        disks: file systems whose blocks are there; a kind in which deleted files are not looked for is a problem.
-        dockers: the data roots.
-        problems: gets what could not be read or searched.
+        holdings: what the evidence holds.
+        outlet: the way for copies out of it; told of the search.
         progress: called with bytes done and in total of one file system's journal and free space after another's.
-        containerds: those that no data root keeps its images in.
-        found: filled as the search goes on, so that what was found is there when it is broken off.
     """
-    found = Found([], []) if found is None else found
-    if store.references:
-        found.sightings.extend(unnamed_blobs(store))
-    for docker in dockers:
-        for find in (orphans, store_remnants, database_remnants):
-            found.sightings.extend(find(docker))
-    for engine in containerds:
-        if engine.is_used:
-            found.sightings.extend(node_remnants(engine))
-        found.sightings.extend(containerd_remnants(engine.containerd))
-    found.remnants.extend(found.sightings)
-    found.remnants.extend(sqlite_remnants(trees, problems))
-    digests = {image.id for docker in dockers for image in docker.images}
-    for tree in disks:
+
+    def __init__(self, holdings: Holdings, outlet: Outlet, progress: Progress | None) -> None:
+        """Nothing is searched yet."""
+        self._holdings = holdings
+        self._outlet = outlet
+        self._progress = progress
+        self._problems = holdings.store.problems
+
+    @property
+    def remnants(self) -> list[Remnant]:
+        """Everything that was found, each thing once, with every method that found it."""
+        return self._found.remnants
+
+    def containers(self) -> Iterator[Container]:
+        """Removed containers, put together again from the remnants, the newest first; then those only journals know."""
+        dockers, journals = self._holdings.dockers, self._holdings.journals
+        known = {record.id for docker in dockers for record in docker.records}
+        for container in deleted_containers(self._found.sightings, dockers, self._problems, self._outlet):
+            known.add(container.id)
+            yield container
+        if journals is not None:
+            docker = next(iter(dockers), None)
+            yield from journaled_containers(journals, known, docker, self._outlet, self._problems)
+
+    @cached_property
+    def _found(self) -> _Found:
+        found = _Found([], [])
+        try:
+            self._search(found)
+        except BaseException:
+            self.__dict__["_found"] = found  # a second question gets what there is, and does not search again
+            if not self._problems.strict:
+                message = "the search for what was deleted was broken off; what was found before is kept"
+                self._problems.add(self._holdings.opened.origin, message)
+            raise
+        self._outlet.done("recover", remnants=len(found.remnants))
+        return found
+
+    def _search(self, found: _Found) -> None:
+        """Of image evidence, of data roots, their databases, and file systems of disks."""
+        holdings, problems = self._holdings, self._problems
+        trees = [filesystem.tree for filesystem in holdings.opened.filesystems]
+        containerds = self._containerds()
+        if holdings.store.references:
+            found.sightings.extend(unnamed_blobs(holdings.store))
+        for docker in holdings.dockers:
+            for find in (orphans, store_remnants, database_remnants):
+                found.sightings.extend(find(docker))
+        for engine in containerds:
+            if engine.is_used:
+                found.sightings.extend(node_remnants(engine))
+            found.sightings.extend(containerd_remnants(engine.containerd))
+        found.remnants.extend(found.sightings)
+        found.remnants.extend(sqlite_remnants(trees, problems))
+        digests = {image.id for docker in holdings.dockers for image in docker.images}
+        for tree in trees if holdings.opened.disks else ():
+            self._search_disk(tree, digests, found)
+        copies = [remnant for remnant in found.remnants if remnant.content is not None]
+        stores = [engine.containerd for engine in containerds]
+        found.remnants.extend(copied_records(copies, holdings.dockers, problems, stores))
+        found.remnants.extend(copied_rows(copies, trees, problems))
+        found.remnants.extend(journal_rows(copies, trees, problems))
+
+    def _containerds(self) -> list[ContainerdEngine]:
+        """Those whose own records are searched: where Docker keeps its images in one, it is searched with its root."""
+        holdings = self._holdings
+        if not holdings.dockers:
+            return holdings.containerds
+        own = holdings.docker_stores
+        return [engine for engine in holdings.containerds if engine.is_used and engine.containerd not in own]
+
+    def _search_disk(self, tree: Tree, digests: Collection[str], found: _Found) -> None:
+        """A file system whose blocks are there; a kind in which deleted files are not looked for is a problem."""
         described: list[Remnant] = []
         carved: list[Remnant] = []
         try:
-            deleted = _deleted(tree, problems, progress)
+            deleted = _deleted(tree, self._problems, self._progress)
             if deleted is None:
-                problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
-                continue
+                self._problems.add(tree.origin, "deleted files of this kind of file system are not looked for")
+                return
             described.extend(deleted.described)
             for space in deleted.spaces:
-                carved.extend(carve(space, problems, progress, known=digests))
+                carved.extend(carve(space, self._problems, self._progress, known=digests))
         except ForensicsError as error:
-            problems.add(tree.origin, error)
+            self._problems.add(tree.origin, error)
         finally:
             found.sightings.extend((*described, *carved))
-            found.remnants.extend(named_by_layers(list(agreed(described, carved, problems)), problems))
-    copies = [one for one in found.remnants if one.content is not None]
-    found.remnants.extend(copied_records(copies, dockers, problems, [one.containerd for one in containerds]))
-    found.remnants.extend(copied_rows(copies, trees, problems))
-    found.remnants.extend(journal_rows(copies, trees, problems))
-    return found
+            found.remnants.extend(named_by_layers(list(agreed(described, carved, self._problems)), self._problems))
 
 
 class _Deleted(NamedTuple):

@@ -239,7 +239,7 @@ def test_contents_are_those_that_are_hashed(shape: object, tmp_path: Path) -> No
     ]
     archive = write_tar(shape(Recipe(layers, ["acme/web:1.0"])) | {"planted": b"beside the layers"}, tmp_path / "x.tar")
     with fl.open(archive) as evidence:
-        rows = list(contents(evidence._inventory(), whole))
+        rows = list(contents(evidence._inventory, whole))
         seen = {(row.owner, row.path, row.size, row.sha256) for row in rows if row.result is not None}
         hashed = {(row.owner, row.path, row.size, row.sha256) for row in evidence.hashes(kinds=("file",))}
         assert hashed <= seen

@@ -138,6 +138,6 @@ def test_nothing_is_orphaned_in_a_sound_root(tmp_path: Path) -> None:
 def test_half_removed_evidence(archive: str, kinds: list[str]) -> None:
     with fl.open(HALF_REMOVED / f"evidence/{archive}.tar") as evidence:
         list(evidence.containers)
-        found = [row for docker in evidence._dockers for row in orphans(docker)]
+        found = [row for docker in evidence._holdings.dockers for row in orphans(docker)]
         assert [row.kind for row in found] == kinds
         assert "container half is half removed" in found[0].detail

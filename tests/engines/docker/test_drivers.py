@@ -313,7 +313,7 @@ def test_several_drivers_were_used_on_one_host(tmp_path: Path) -> None:
             "acme/overlay2:1": b"overlay2",
             "acme/aufs:1": b"aufs",
         }
-        assert ev._dockers[0].storage_drivers == ["overlay2", "aufs"]
+        assert ev._holdings.dockers[0].storage_drivers == ["overlay2", "aufs"]
         assert all(check.ok for check in ev.verify())
 
 

@@ -264,7 +264,7 @@ def test_the_record_that_says_so(evidence: fl.Evidence) -> None:
 
 
 def root_of(evidence: fl.Evidence) -> DockerRoot:
-    (docker,) = evidence._dockers
+    (docker,) = evidence._holdings.dockers
     return docker
 
 

@@ -666,7 +666,7 @@ def facts(tree: Tree) -> dict[str, tuple[object, ...]]:
 
 def differences(container: Container, evidence: fl.Evidence, saved: Tree) -> list[str]:
     """Paths that are not as in the container; what its init layer put there may be as in the image."""
-    docker = evidence._dockers[0]
+    docker = evidence._holdings.dockers[0]
     record = next(record for record in docker.records if record.id == container.id)
     mount = docker.mount(record)
     assert mount is not None
