@@ -18,21 +18,22 @@ from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.formats.jsondoc import parse
 from forensics_lib.model import Origin, ProblemLog, Progress
 from forensics_lib.recovery.btrfs_lives import Lives
-from forensics_lib.recovery.btrfs_names import ROOT_DIRECTORY, Name, Names
+from forensics_lib.recovery.btrfs_names import ROOT_DIRECTORY, Names
 from forensics_lib.recovery.btrfs_proof import Proof, Standing, chunks_of_all_times, kept
 from forensics_lib.recovery.btrfs_states import Life, State
 from forensics_lib.recovery.btrfs_subvolumes import OldSubvolume, OldSubvolumes
 from forensics_lib.recovery.forms import Form, form_of
 from forensics_lib.recovery.judge import container_of, judged, kind_of
+from forensics_lib.recovery.lives import STOOD_NS
+from forensics_lib.recovery.paths import Name
 from forensics_lib.recovery.remnant import Confidence, Remnant
+from forensics_lib.recovery.undelete import described, name_words
 from forensics_lib.sources.base import BytesSource, Source
 from forensics_lib.trees.btrfs import BtrfsTree
 
 __all__ = ["undelete"]
 
 _METHOD, _LOG_METHOD = "btrfs old tree", "btrfs log tree"
-_STOOD_NS = 5 * 10**9
-"""How long content has to stand before what is added to it makes it an earlier state worth a row."""
 _COMPARED = 1 << 20
 _LONGEST_LINK = 4096
 _LARGEST_DOCUMENT = 4 << 20
@@ -119,7 +120,7 @@ class _Undelete:
         for index, state in enumerate(reversed(life.states)):
             is_last = index == 0 and not life.alive
             if is_last or (state.inode.size and stat.S_ISREG(state.inode.mode)):
-                stood = following_ns is not None and following_ns - state.since_ns >= _STOOD_NS
+                stood = following_ns is not None and following_ns - state.since_ns >= STOOD_NS
                 is_grown = not is_last and later is not None and self._grew(state, later)
                 if not is_grown or (is_log and stood):
                     remnant = self._remnant(life, state, names, is_last=is_last, is_grown=is_grown)
@@ -153,10 +154,8 @@ class _Undelete:
         path = names[0].path if names else ""
         subvolume = self._tree.origin.to(f"subvolume {life.subvolume}")
         origin = subvolume.to(f"transaction {inode.transaction} inode {life.number}", state.at)
-        details = [] if stat.S_ISREG(inode.mode) else [_described(inode.mode)]
-        details += [f"written as {names[0].written_as}"] if names and names[0].written_as else []
-        others = list(dict.fromkeys(name.path for name in names[1:] if name.path != path and not name.written_as))
-        details += [f"also {', '.join(others[:4])}"] if others else []
+        details = [] if stat.S_ISREG(inode.mode) else [described(inode.mode)]
+        details += name_words(names, path)
         content: Source | None = None
         grade, size = Confidence.METADATA_ONLY, None
         if stat.S_ISLNK(inode.mode):
@@ -293,8 +292,3 @@ def _form(content: Source, size: int) -> Form | None:
         return form_of(parse(data, content.origin), data) if data[:1] in (b"{", b"[") else None
     except ForensicsError:
         return None
-
-
-def _described(mode: int) -> str:
-    kinds = {stat.S_IFDIR: "directory", stat.S_IFLNK: "symbolic link", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
-    return kinds.get(stat.S_IFMT(mode), "device")

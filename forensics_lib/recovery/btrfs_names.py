@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.btrfs import TOP_LEVEL
 from forensics_lib.formats.btrfs_history import NOW
 from forensics_lib.recovery.btrfs_lives import Lives
 from forensics_lib.recovery.btrfs_subvolumes import OldSubvolumes
+from forensics_lib.recovery.paths import DEEPEST, TEMPORARY, Name
 
-__all__ = ["ROOT_DIRECTORY", "Name", "Names"]
+__all__ = ["ROOT_DIRECTORY", "Names"]
 
 ROOT_DIRECTORY = 256
-_DEEPEST = 256
-_TEMPORARY = re.compile(r"\.tmp-(.+?)\d+")
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A name that an inode had.
-
-    Attributes:
-        path: as far as it is known; ``<inode N>`` and ``<subvolume N>`` stand for what has no known name.
-        written_as: the temporary name of a file of which only that is known; its final name is in `path`.
-    """
-
-    path: str
-    written_as: str = ""
 
 
 class Names:
@@ -52,7 +35,7 @@ class Names:
         for (directory, name), last in self._places(subvolume, number, transaction):
             folder = self._place(subvolume) + self._folder(subvolume, directory, last, 0)
             text = name.decode("utf-8", "surrogateescape")
-            temporary = _TEMPORARY.fullmatch(text)
+            temporary = TEMPORARY.fullmatch(text)
             one = Name(f"{folder}/{temporary[1]}", text) if temporary else Name(f"{folder}/{text}")
             if temporary is None:
                 final.add(one.path)
@@ -89,9 +72,9 @@ class Names:
         if known is not None:
             return known
         self._folders[key] = path = f"<inode {number}>"  # for directories that lie in each other
-        if depth < _DEEPEST:
+        if depth < DEEPEST:
             places, above = self._places(subvolume, number, transaction), subvolume
-            for _ in range(_DEEPEST):  # what was not changed since a snapshot was made has its name in the source
+            for _ in range(DEEPEST):  # what was not changed since a snapshot was made has its name in the source
                 source = None if places else self._subvolumes.source(above)
                 if source is None:
                     break

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from forensics_lib.recovery.lives import AnyInode, Life, LifeTable
 
-__all__ = ["IN_LOG", "KINDS", "LEFT_OVER", "Key", "Name", "Paths"]
+__all__ = ["DEEPEST", "IN_LOG", "KINDS", "LEFT_OVER", "TEMPORARY", "Key", "Name", "Paths"]
 
 Key = tuple[int, int]
 """A life: number of its inode, and which life of this number it is."""
@@ -16,8 +16,10 @@ IN_LOG, LEFT_OVER = 1, 0
 """How well a name is known: from a directory that had it, or from what is left of one."""
 KINDS = {0x8000: 1, 0x4000: 2, 0x2000: 3, 0x6000: 4, 0x1000: 5, 0xC000: 6, 0xA000: 7}
 """Types as directories number them, by the type bits of an inode's mode."""
-_DEEPEST = 256
-_TEMPORARY = re.compile(r"\.tmp-(.+?)\d+")
+DEEPEST = 256
+"""How many directories a path is followed through."""
+TEMPORARY = re.compile(r"\.tmp-(.+?)\d+")
+"""Name of a file that is written aside, to be renamed to what the group holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class Name:
     """A name that an inode had.
 
     Attributes:
-        path: as far as it is known; ``<inode N>`` stands for a directory whose own name is not known.
+        path: as far as it is known; ``<inode N>`` stands for a directory whose own name is not known, ``<subvolume N>``
+            for such a subvolume.
         written_as: the temporary name of a file of which only that is known; its final name is in `path`.
         is_left_over: whether it was found in what is left of a directory only.
     """
@@ -70,7 +73,7 @@ class Paths(ABC):
         key = (life.number, life.order)
         for place, rank in self._ranked(key):
             folder = self._folder((place.parent, place.order), frozenset({key}))
-            temporary = _TEMPORARY.fullmatch(place.name)
+            temporary = TEMPORARY.fullmatch(place.name)
             if temporary is None:
                 final.append(f"{folder}/{place.name}")
                 found.append(Name(f"{folder}/{place.name}", "", rank[0] == LEFT_OVER))
@@ -109,7 +112,7 @@ class Paths(ABC):
         lives = self._of(number)
         if not lives or (order == lives[-1].order and lives[-1].alive):
             path = self._living(number)
-        if path is None and len(above) < _DEEPEST and key not in above:
+        if path is None and len(above) < DEEPEST and key not in above:
             for place, _ in self._ranked(key):
                 path = f"{self._folder((place.parent, place.order), above | {key})}/{place.name}"
                 if path.startswith("/"):
@@ -117,7 +120,7 @@ class Paths(ABC):
         if path is None:
             path = f"<inode {number}>"
             parent = self._parents.get(key)
-            if parent is not None and len(above) < _DEEPEST and key not in above:
+            if parent is not None and len(above) < DEEPEST and key not in above:
                 path = f"{self._folder(parent, above | {key})}/{path}"
         if key not in above:
             self._folders[key] = path
