@@ -12,6 +12,7 @@ from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
 from forensics_lib.formats.ext4_map import Run, runs
 from forensics_lib.formats.inode_windows import InodeWindows
+from forensics_lib.formats.posix_acl import acl_of_ext
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource, ExtentSource, Source
 
@@ -35,6 +36,7 @@ _PREFIXES = {
     7: "system.",
     8: "system.richacl",
 }
+_ACLS = (2, 3)
 _MAX_XATTR_BLOCKS = 64
 
 
@@ -197,7 +199,7 @@ class ExtGeometry:
         return self._source.read_at(number * self.block_size, self.block_size)
 
     def xattrs(self, inode: ExtInode) -> dict[str, bytes]:
-        """The extended attributes of an inode, by full name.
+        """The extended attributes of an inode, by full name; access control lists as Linux gives them to programs.
 
         Raises:
             DamagedData: they contradict themselves; those read before are lost.
@@ -228,7 +230,7 @@ class ExtGeometry:
                 if len(value) < size:
                     raise self._damaged(inode)
             prefix = _PREFIXES.get(index, f"unknown{index}.")
-            found[prefix + name] = value
+            found[prefix + name] = acl_of_ext(value) if index in _ACLS else value
             position += (16 + length + 3) & ~3
         return found
 

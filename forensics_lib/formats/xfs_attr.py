@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.directory import Report
+from forensics_lib.formats.posix_acl import acl_of_xfs
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_fork import Extent, fork_extents, fork_source
 from forensics_lib.formats.xfs_inode import ForkFormat, XfsInode
@@ -31,11 +32,6 @@ _LEAVES = {0xFBEE: (12, 32), 0x3BEE: (56, 80)}
 _NODES = {0xFEBE: (12, 16), 0x3EBE: (56, 64)}
 
 _ACL_NAMES = {b"SGI_ACL_FILE": "system.posix_acl_access", b"SGI_ACL_DEFAULT": "system.posix_acl_default"}
-_ACL_ENTRY = struct.Struct(">IIHxx")
-_LINUX_ACL_VERSION = 2
-_LINUX_ACL_ENTRY = struct.Struct("<HHI")
-_ACL_USER, _ACL_GROUP = 0x02, 0x08
-_NO_ID = 0xFFFFFFFF
 
 
 class Attribute(NamedTuple):
@@ -68,7 +64,7 @@ def linux_xattrs(attributes: Iterator[Attribute]) -> dict[str, bytes]:
         elif flags & _ROOT:
             found[f"trusted.{text}"] = value
             if name in _ACL_NAMES:
-                found[_ACL_NAMES[name]] = _linux_acl(value)
+                found[_ACL_NAMES[name]] = acl_of_xfs(value)
         else:
             found[f"user.{text}"] = value
     return found
@@ -178,13 +174,3 @@ class _Fork:
         if name_end > len(data):
             raise DamagedData("its name does not end inside its block")
         return Attribute(flags, data[at + 9 : name_end], remote_value(self._geometry, self._extents, block, length))
-
-
-def _linux_acl(stored: bytes) -> bytes:
-    """An access control list as Linux gives it to programs."""
-    (count,) = struct.unpack_from(">I", stored.ljust(4, b"\0"))
-    value = struct.pack("<I", _LINUX_ACL_VERSION)
-    for index in range(min(count, (len(stored) - 4) // _ACL_ENTRY.size)):
-        tag, owner, permissions = _ACL_ENTRY.unpack_from(stored, 4 + index * _ACL_ENTRY.size)
-        value += _LINUX_ACL_ENTRY.pack(tag & 0xFFFF, permissions, owner if tag in (_ACL_USER, _ACL_GROUP) else _NO_ID)
-    return value

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import random
 import struct
 from pathlib import Path
@@ -79,6 +80,23 @@ def folder_of(path: Path) -> int:
     for number in range(600):
         (path / "d0" / f"many-{number:040}").touch()
     return count + 600
+
+
+@pytest.mark.parametrize("options", ["-I 256", "-I 128", "-b 1024 -O inline_data"])
+def test_access_control_lists_are_as_linux_gives_them(options: str, tmp_path: Path) -> None:
+    source, image = tmp_path / "source", tmp_path / "disk.img"
+    (source / "folder").mkdir(parents=True)
+    entries = [(1, 7, 0xFFFFFFFF), (2, 6, 70000), (4, 5, 0xFFFFFFFF), (16, 7, 0xFFFFFFFF), (32, 4, 0xFFFFFFFF)]
+    wanted = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+    names = {"system.posix_acl_access", "system.posix_acl_default"}
+    try:
+        for name in names:
+            os.setxattr(source / "folder", name, wanted)
+    except (OSError, AttributeError) as error:
+        pytest.skip(f"no access control lists here: {error}")
+    image.write_bytes(b"")
+    run("mkfs.ext4", "-q", "-F", *options.split(), "-d", source, image, "8M")
+    assert ExtTree(FileSource(image), ProblemLog()).node("/folder").xattrs == dict.fromkeys(names, wanted)
 
 
 @pytest.mark.parametrize(
