@@ -17,7 +17,7 @@ from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
 from forensics_lib.formats.ext4_map import is_short_link, runs
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import ProblemLog
-from forensics_lib.recovery.lives import COMPARED, NOW, STOOD_NS, LifeTable, continues
+from forensics_lib.recovery.lives import NOW, LifeTable
 from forensics_lib.recovery.lives import Life as AnyLife
 from forensics_lib.recovery.lives import State as AnyState
 from forensics_lib.sources.base import Source
@@ -227,17 +227,9 @@ class Lives(LifeTable[ExtInode]):
         return inode.dtime >= max(min(inode.ctime_ns, inode.mtime_ns) // 10**9 - 1, 1 << 24)
 
     def _set_states(self, life: Life, alive: list[tuple[_Version, ExtInode]]) -> None:
-        """Sort the contents of a life into those that were replaced and those that grew."""
-        next_ns = life.deleted_ns
-        for version, inode in reversed(alive):
-            state = self._state(version, inode) if inode.size else None
-            if state is not None:
-                later = next((one for one in life.states[-COMPARED:] if continues(one, state)), None)
-                if later is None:
-                    life.states.append(state)
-                elif inode.size < later.inode.size and next_ns and next_ns - inode.mtime_ns >= STOOD_NS:
-                    life.grown.append(state)
-            next_ns = inode.mtime_ns
+        life.sort_in(
+            (self._state(version, inode) if inode.size else None, inode.mtime_ns) for version, inode in reversed(alive)
+        )
 
     def _state(self, version: _Version, inode: ExtInode) -> State | None:
         kind = stat.S_IFMT(inode.mode)

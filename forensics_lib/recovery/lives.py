@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from forensics_lib.formats.run import Run
 
-__all__ = ["COMPARED", "NOW", "STOOD_NS", "AnyInode", "Inode", "Life", "LifeTable", "State", "continues"]
+__all__ = ["NOW", "STOOD_NS", "AnyInode", "Inode", "Life", "LifeTable", "State", "continues"]
 
 NOW = 1 << 62
 """The file system as it is, later than every transaction."""
-COMPARED = 8
+_COMPARED = 8
 """How many later states a state is compared with."""
 STOOD_NS = 5 * 10**9
 """How long content has to stand before what is added to it makes it an earlier state worth a row."""
@@ -104,6 +104,22 @@ class Life(Generic[AnyInode]):
     def is_dir(self) -> bool:
         """Whether it is a directory."""
         return stat.S_ISDIR(self.inode.mode)
+
+    def sort_in(self, contents: Iterable[tuple[State[AnyInode] | None, int]]) -> None:
+        """Sort contents into those that were replaced and those that grew; these count if they stood for a while.
+
+        Args:
+            contents: newest first, None for what is not known; each with the nanoseconds since 1970 of its writing.
+        """
+        next_ns = self.deleted_ns
+        for state, written_ns in contents:
+            if state is not None:
+                later = next((one for one in self.states[-_COMPARED:] if continues(one, state)), None)
+                if later is None:
+                    self.states.append(state)
+                elif state.inode.size < later.inode.size and next_ns and next_ns - written_ns >= STOOD_NS:
+                    self.grown.append(state)
+            next_ns = written_ns
 
 
 class LifeTable(Generic[AnyInode]):

@@ -72,7 +72,7 @@ class Undelete(ABC, Generic[AnyInode]):
 
     log: ClassVar[str]
 
-    def __init__(self, source: Source, block_size: int, origin: Origin, names: Paths) -> None:
+    def __init__(self, source: Source, block_size: int, origin: Origin, names: Paths[AnyInode]) -> None:
         """Start with nothing overwritten."""
         self._source = source
         self._block_size = block_size

@@ -15,7 +15,7 @@ from forensics_lib.formats.xfs_fork import decode_extents, fork_extents
 from forensics_lib.formats.xfs_inode import ForkFormat, InodeTable, XfsInode
 from forensics_lib.formats.xfs_space import inode_chunks
 from forensics_lib.model import ProblemLog
-from forensics_lib.recovery.lives import COMPARED, NOW, STOOD_NS, LifeTable, continues
+from forensics_lib.recovery.lives import NOW, LifeTable
 from forensics_lib.recovery.lives import Life as AnyLife
 from forensics_lib.recovery.lives import State as AnyState
 from forensics_lib.recovery.xfs_past import Past, Version, same_life
@@ -181,25 +181,19 @@ class Lives(LifeTable[XfsInode]):
             life.states = [left] if left is not None else []
 
     def _set_states(self, life: Life, alive: list[tuple[Version, XfsInode]]) -> None:
-        """Sort the contents of a life into those that were replaced and those that grew.
-
-        Of a directory only the last one with blocks of its own is kept.
-        """
+        """Keep the contents of a life; of a directory only the last one with blocks of its own."""
         if life.is_dir:
             states = (self._state(version, inode) for version, inode in reversed(alive))
             life.states = [state for state in states if state is not None and state.runs][:1]
             return
-        next_ns = life.deleted_ns
-        for version, inode in reversed(alive):
-            written_ns = self._table.decode(life.number, version.early or version.data, 0, 0).mtime_ns
-            state = self._state(version, inode) if inode.size else None
-            if state is not None:
-                later = next((one for one in life.states[-COMPARED:] if continues(one, state)), None)
-                if later is None:
-                    life.states.append(state)
-                elif inode.size < later.inode.size and next_ns and next_ns - written_ns >= STOOD_NS:
-                    life.grown.append(state)
-            next_ns = written_ns
+        life.sort_in(
+            (self._state(version, inode) if inode.size else None, self._written_ns(version, inode))
+            for version, inode in reversed(alive)
+        )
+
+    def _written_ns(self, version: Version, inode: XfsInode) -> int:
+        """When a version was written first; nothing but times may have changed since."""
+        return self._table.decode(inode.number, version.early or version.data, 0, 0).mtime_ns
 
     def _state(self, version: Version, inode: XfsInode) -> State | None:
         kind = stat.S_IFMT(inode.mode)
