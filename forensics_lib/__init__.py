@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from forensics_lib.engines.docker.buildhistory import BuildRecord
     from forensics_lib.engines.docker.ownership import Owner, OwnerKind
     from forensics_lib.engines.docker.pulls import PullKind, PullRecord
+    from forensics_lib.engines.fact import Fact, Sureness
     from forensics_lib.engines.findings import Finding
     from forensics_lib.engines.host.audit import AuditEvent
     from forensics_lib.engines.host.commands import HostCommand
@@ -84,6 +85,7 @@ __all__ = [
     "EvidenceChanged",
     "EvidenceKind",
     "Extracted",
+    "Fact",
     "FileSystem",
     "FileVersion",
     "Finding",
@@ -121,6 +123,7 @@ __all__ = [
     "PullRecord",
     "Reference",
     "Remnant",
+    "Sureness",
     "Table",
     "TarEntry",
     "Tree",
@@ -141,6 +144,7 @@ _HOMES = {
     "engines.docker.buildhistory": ("BuildRecord",),
     "engines.docker.ownership": ("Owner", "OwnerKind"),
     "engines.docker.pulls": ("PullKind", "PullRecord"),
+    "engines.fact": ("Fact", "Sureness"),
     "engines.findings": ("Finding",),
     "engines.host.audit": ("AuditEvent",),
     "engines.host.commands": ("HostCommand",),

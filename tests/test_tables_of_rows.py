@@ -124,6 +124,9 @@ TABLES: dict[str, Callable[[Found], fl.Table[Any]]] = {
     "pull history": lambda f: f.root.pull_history,
     "owner": lambda f: f.root.owner(f.container().id),
     "findings": lambda f: f.container().findings,
+    "facts": lambda _: fl.Table(
+        fl.Fact, [fl.Fact("name", "web", fl.Sureness.LIKELY, "daemon log", "by its time", fl.Origin("docker.log"))]
+    ),
     "diff": lambda f: f.container().diff(),
     "hidden changes": lambda f: f.container().hidden_changes(),
     "logs": lambda f: f.container().logs(),

@@ -10,6 +10,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from forensics_lib.engines.fact import Fact
 from forensics_lib.engines.findings import Finding
 from forensics_lib.engines.logs import LogRecord
 from forensics_lib.model import Origin, utc_from_ns
@@ -146,6 +147,7 @@ class ContainerParts:
     userns_mode: str = ""
     cgroupns_mode: str = ""
     other_names: tuple[str, ...] = ()
+    facts: tuple[Fact, ...] = ()
 
 
 class ContainerBackend(Protocol):
@@ -414,6 +416,14 @@ class Container:
     def findings(self) -> Table[Finding]:
         """What an examiner should look at first; secrets are masked."""
         return Table(Finding, self._backend.findings, name=f"findings in {self.name}")
+
+    @property
+    def facts(self) -> Table[Fact]:
+        """What places other than its own record tell of a removed container, each with its source and how sure it is.
+
+        Places that disagree give a row each. A container that is there has none: its record tells.
+        """
+        return Table(Fact, self._parts.facts, name=f"facts about {self.name or self.id[:12]}")
 
     def inspect(self) -> dict[str, object]:
         """The container as ``docker inspect`` shows it."""

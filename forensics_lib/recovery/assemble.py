@@ -6,74 +6,43 @@ What belongs together is told by the container's id of 64 digits; a log without 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from forensics_lib.engines.container import Container, ContainerState
 from forensics_lib.engines.docker.containers import ContainerRecord, record_of
 from forensics_lib.engines.docker.engine import DockerRoot
-from forensics_lib.errors import ForensicsError
-from forensics_lib.formats.jsondoc import MAX_BYTES, JsonObject, JsonValue, parse_beginning, parse_object
+from forensics_lib.engines.fact import Fact, Sureness
+from forensics_lib.formats.jsondoc import JsonObject, JsonValue, parse_time
 from forensics_lib.model import Origin, ProblemLog
-from forensics_lib.recovery.forms import CONTAINER_ID, state_rank, state_text
+from forensics_lib.recovery.facts import (
+    ImagesByTop,
+    completed,
+    disputed,
+    facts_instead,
+    facts_of_files,
+    facts_of_mount,
+    facts_of_networks,
+    settled,
+)
+from forensics_lib.recovery.forms import state_rank, state_text
 from forensics_lib.recovery.logs import share_logs
-from forensics_lib.recovery.recovered import Recovered, RecoveredLayer, RecoveredParts
-from forensics_lib.recovery.remnant import Confidence, Remnant
+from forensics_lib.recovery.recovered import DEFAULT_ROOT, Recovered, RecoveredParts
+from forensics_lib.recovery.remnant import Remnant
+from forensics_lib.recovery.sightings import FILES, Collected, Generation, Sighting, text_of
+from forensics_lib.recovery.witnesses import Life, Witnesses
 from forensics_lib.trees.outlet import Outlet
 
 __all__ = ["deleted_containers"]
 
-_PLACE = re.compile(r"(?:^|/)containers/([0-9a-f]{64})(?:/(.+))?$")
-_MOUNT = re.compile(r"(?:^|/)layerdb/mounts/([0-9a-f]{64})(?:/(mount-id|init-id|parent))?$")
-_LAYER_FILE = re.compile(r"(?:^|/)(overlay2|overlay|vfs/dir|aufs/diff|btrfs/subvolumes)/([0-9a-z]{25,64})/(.+)$")
-_SNAPSHOT_FILE = re.compile(r"(?:^|/)io\.containerd\.snapshotter\.v1\.([a-z-]+)/snapshots/(\d{1,18})/(.+)$")
 _DRIVER = re.compile(r"(?:^|/)image/([^/]+)/layerdb/")
-_CHAIN = re.compile(r"(?:^|/)layerdb/sha256/([0-9a-f]{64})(?:-\d+-removing)?/(cache-id|parent)$")
-_CONFIG = re.compile(r"(?:\.tmp-)?config\.v2\.json\d*|config\.json")
-_HOST = re.compile(r"(?:\.tmp-)?hostconfig\.json\d*")
-_TEXT_FIELDS = re.compile(
-    rb'"(?:(ID)":"([0-9a-f]{64})|(Image)":"(sha256:[0-9a-f]{64})|(Name)":"(/[^"\\]{1,255})'
-    rb'|(Created|Path|Driver)":"([^"\\]{0,4096}))"'
-)
 _SOON = 10**9
 _ADJACENT = 16 << 10
-_MAX_CONTAINERS = 100_000
-_MAX_GENERATIONS = 200
-_MAX_LAYERS = 512
 _COMMON = ("bridge", "host", "none")
 _OF_LAYER = ("link", "lower")
 _INIT_FILE = ".dockerenv"
-_FILES = "diff/"
-"""Where overlay2 has the files of a layer; other drivers have nothing else in its directory."""
+_SHOWN = 3
 _NOTHING: dict[str, JsonValue] = {}
-
-
-@dataclass(slots=True)
-class _Generation:
-    """One version of a document of a container."""
-
-    document: JsonObject
-    remnant: Remnant
-    whole: bool
-
-    @property
-    def rank(self) -> tuple[bool, tuple[int, int, int], int]:
-        """Sort key, the newest last; what is torn comes before everything that is whole."""
-        return self.whole, state_rank(self.document), self.remnant.modified_ns or 0
-
-
-@dataclass(slots=True)
-class _Sighting:
-    """Everything that was found of one container."""
-
-    id: str
-    configs: list[_Generation] = field(default_factory=list)
-    hosts: list[_Generation] = field(default_factory=list)
-    files: dict[str, Remnant] = field(default_factory=dict)
-    specification: _Generation | None = None
-    removed_ns: int | None = None
-    methods: dict[str, None] = field(default_factory=dict)
-    first: Origin | None = None
 
 
 def deleted_containers(
@@ -81,6 +50,7 @@ def deleted_containers(
     dockers: Sequence[DockerRoot],
     problems: ProblemLog,
     outlet: Outlet | None = None,
+    witnesses: Witnesses | None = None,
 ) -> list[Container]:
     """The containers that were removed, newest first; those that Docker still lists are left out.
 
@@ -89,14 +59,19 @@ def deleted_containers(
         dockers: the data roots that are left.
         problems: gets what cannot be told for certain.
         outlet: the way for copies out of the evidence; that of the first data root by default.
+        witnesses: what the logs of the hosts and the commands typed there tell.
     """
+    witnesses = witnesses or Witnesses()
     live = {record.id: record for docker in dockers for record in docker.records}
-    collected = _Collected(live.keys())
+    collected = Collected(live.keys())
     for remnant in remnants:
         collected.add(remnant)
-    found = [_parts(one, collected) for one in collected.sightings.values()]
+    for container_id, origin in witnesses.seen.items():
+        collected.add_seen(container_id, origin)
+    told = _facts(collected, live, dockers, witnesses)
+    root = dockers[0].real_root if dockers else DEFAULT_ROOT
+    found = [_parts(one, collected, told.get(one.id, []), root) for one in collected.sightings.values()]
     _find_layers(found, collected, dockers)
-    _find_images(found, dockers)
     share_logs(found, live.values(), collected.logs, problems)
     if outlet is None and dockers:
         outlet = dockers[0].outlet
@@ -107,138 +82,60 @@ def deleted_containers(
     return sorted(containers, key=lambda container: (-(container.created_ns or 0), container.id))
 
 
-class _Collected:
-    """The remnants by the container they tell of."""
-
-    def __init__(self, live: Iterable[str]) -> None:
-        self._live = frozenset(live)
-        self.sightings: dict[str, _Sighting] = {}
-        self.logs: list[Remnant] = []
-        self.hosts: list[_Generation] = []
-        self.layers: dict[str, dict[str, Remnant]] = {}
-        self.mounts: dict[str, dict[str, Remnant]] = {}
-        self.chains: dict[str, dict[str, Remnant]] = {}
-
-    def add(self, remnant: Remnant) -> None:
-        """Sort one remnant in."""
-        place, mount = _PLACE.search(remnant.path), _MOUNT.search(remnant.path)
-        container_id = place[1] if place else mount[1] if mount else remnant.container_id
-        if layer := _LAYER_FILE.search(remnant.path):
-            files = self.layers.setdefault(layer[2], {})
-            name = layer[3] if layer[1].startswith("overlay") else f"{_FILES}{layer[3]}"
-            files[name] = _better(files.get(name), remnant)
-        if snapshot := _SNAPSHOT_FILE.search(remnant.path):
-            files = self.layers.setdefault(snapshot[2], {})
-            name = f"{_FILES}{snapshot[3] if snapshot[1] == 'native' else snapshot[3].removeprefix('fs/')}"
-            files[name] = _better(files.get(name), remnant)
-        if chain := _CHAIN.search(remnant.path):
-            record = self.chains.setdefault(f"sha256:{chain[1]}", {})
-            record[chain[2]] = _better(record.get(chain[2]), remnant)
-        if not CONTAINER_ID.fullmatch(container_id):
-            if remnant.kind == "log" and remnant.content is not None:
-                self.logs.append(remnant)
-            elif remnant.kind == "config" and (generation := _generation(remnant)) is not None:
-                self.hosts.append(generation)
-            return
-        if container_id in self._live:
-            return
-        if mount:
-            if mount[2]:
-                files = self.mounts.setdefault(container_id, {})
-                files[mount[2]] = _better(files.get(mount[2]), remnant)
-            if mount[2] != "init-id" and not remnant.container_id:
-                return  # image mounts and steps of a build have such folders, too
-        if container_id not in self.sightings and len(self.sightings) >= _MAX_CONTAINERS:
-            return
-        sighting = self.sightings.setdefault(container_id, _Sighting(container_id))
-        sighting.first = sighting.first or remnant.origin
-        sighting.methods[remnant.method] = None
-        if remnant.deleted_ns is not None:
-            sighting.removed_ns = max(sighting.removed_ns or 0, remnant.deleted_ns)
-        self._sort(sighting, (place[2] or "") if place else "", remnant)
-
-    def files_of(self, directory: str) -> dict[str, Remnant]:
-        """The recovered files of a layer's directory by their paths in the layer."""
-        found = self.layers.get(directory, {})
-        return {name.removeprefix(_FILES): one for name, one in found.items() if name.startswith(_FILES)}
-
-    def stack(self, top: str) -> list[RecoveredLayer]:
-        """The layers from the top of a removed image down to the last whose record was recovered."""
-        found: list[RecoveredLayer] = []
-        seen: set[str] = set()
-        while top in self.chains and top not in seen and len(seen) < _MAX_LAYERS:
-            seen.add(top)
-            record = self.chains[top]
-            parent = _text(record.get("parent"))
-            found.append(RecoveredLayer(top, parent, self.files_of(_text(record.get("cache-id")))))
-            top = parent
-        return found
-
-    def _sort(self, sighting: _Sighting, name: str, remnant: Remnant) -> None:
-        """Put a remnant in its place among those of its container."""
-        if _CONFIG.fullmatch(name) or _HOST.fullmatch(name):
-            generation = _generation(remnant)
-            if generation is None:
-                return
-            stated = generation.document.text("ID")
-            if _CONFIG.fullmatch(name) and stated == sighting.id:
-                _keep(sighting.configs, generation)
-            elif _HOST.fullmatch(name) and "NetworkMode" in generation.document:
-                sighting.hosts = [generation, *sighting.hosts[: _MAX_GENERATIONS - 1]]
-        elif name:
-            sighting.files[name] = _better(sighting.files.get(name), remnant)
-        elif remnant.kind == "record" and remnant.content is not None and (one := _generation(remnant)) is not None:
-            if one.document.text("ociVersion"):
-                sighting.specification = one
-        elif remnant.kind == "log" and remnant.content is not None:
-            self.logs.append(remnant)
+def _facts(
+    collected: Collected, live: Mapping[str, ContainerRecord], dockers: Sequence[DockerRoot], witnesses: Witnesses
+) -> dict[str, list[Fact]]:
+    """What is told of each container by places other than its own record."""
+    images = ImagesByTop(dockers, collected.images)
+    told: dict[str, list[Fact]] = {one: [] for one in collected.sightings}
+    for one, fact in facts_of_networks(collected.network_records, dockers, witnesses):
+        if one in told:
+            told[one].append(fact)
+    lives = {one: Life(record.parts.name, record.parts.created_ns, None) for one, record in live.items()}
+    for one, sighting in collected.sightings.items():
+        mount = collected.mounts.get(one, {})
+        told[one] += facts_of_files(one, sighting.files)
+        told[one] += facts_of_mount(mount, images, collected.layer_below(text_of(mount.get("mount-id")), dockers))
+        if not any(generation.whole for generation in sighting.configs):
+            image = settled(told[one], "image")
+            told[one] += facts_instead(mount, images, image.value if image is not None else "")
+        lives[one] = _life(sighting, mount, told[one])
+    for one, facts in witnesses.facts(lives).items():
+        if one in told:
+            told[one] += facts
+    _drop_rivals(told, lives)
+    return told
 
 
-def _keep(generations: list[_Generation], generation: _Generation) -> None:
-    """Add a generation; of equal ones the one that is surer."""
-    for index, known in enumerate(generations):
-        if known.document.raw == generation.document.raw:
-            if _sureness(generation.remnant) > _sureness(known.remnant):
-                generations[index] = generation
-            return
-    if len(generations) < _MAX_GENERATIONS:
-        generations.append(generation)
+def _life(sighting: Sighting, mount: Mapping[str, Remnant], facts: Iterable[Fact]) -> Life:
+    """A container's name and times, from its newest record, else from what is as sure."""
+    newest = max(sighting.configs, key=lambda one: one.rank, default=None)
+    born = [one.modified_ns for one in mount.values() if one.modified_ns]
+    name = next((one.value for one in facts if one.about == "name"), "")
+    created = min(born, default=None)
+    if newest is not None:
+        name = newest.document.text("Name").removeprefix("/") or name
+        created = parse_time(newest.document.text("Created"))[1] or created
+    return Life(name, created, sighting.removed_ns)
 
 
-def _better(known: Remnant | None, remnant: Remnant) -> Remnant:
-    """The better of two versions of a file."""
-    return remnant if known is None or _sureness(remnant) > _sureness(known) else known
+def _drop_rivals(told: Mapping[str, list[Fact]], lives: Mapping[str, Life]) -> None:
+    """Mark likely names that are as likely of another container, so that none of the two gets it."""
+    owners: dict[str, set[str]] = {}
+    for one, facts in told.items():
+        for fact in facts:
+            if fact.about == "name" and fact.sureness is Sureness.LIKELY and not lives[one].name:
+                owners.setdefault(fact.value, set()).add(one)
+    for one, facts in told.items():
+        told[one][:] = [
+            replace(fact, about="possible name")
+            if fact.about == "name" and fact.sureness is Sureness.LIKELY and len(owners.get(fact.value, ())) > 1
+            else fact
+            for fact in facts
+        ]
 
 
-def _sureness(remnant: Remnant) -> tuple[bool, bool, bool, int, int]:
-    verified = remnant.confidence is Confidence.VERIFIED
-    has = remnant.content is not None
-    return has, remnant.complete, verified, remnant.modified_ns or 0, remnant.size or 0
-
-
-def _generation(remnant: Remnant) -> _Generation | None:
-    """A document of a remnant; of a torn one what its beginning tells."""
-    if remnant.content is None:
-        return None
-    try:
-        data = remnant.content.read_some(0, MAX_BYTES).rstrip(b"\0")
-    except ForensicsError:
-        return None
-    try:
-        return _Generation(parse_object(data, remnant.origin), remnant, True)
-    except ForensicsError:
-        beginning = data.split(b"\0", 1)[0]
-        found = parse_beginning(beginning, remnant.origin)
-        raw = dict(found) if isinstance(found, dict) else {}
-        for match in _TEXT_FIELDS.finditer(beginning):
-            key, text = (part.decode("utf-8", "replace") for part in match.groups() if part is not None)
-            raw.setdefault(key, text)  # the first is that of the container, later ones are of what it holds
-        if "ID" not in raw and "NetworkMode" not in raw:
-            return None
-        return _Generation(JsonObject(raw), remnant, False)
-
-
-def _parts(sighting: _Sighting, collected: _Collected) -> RecoveredParts:
+def _parts(sighting: Sighting, collected: Collected, facts: list[Fact], root: str) -> RecoveredParts:
     """A container from what was found of it: its record before the removal, which takes back its addresses."""
     configs = sorted(sighting.configs, key=lambda one: one.rank)
     before = [one for one in configs if one.whole and not state_rank(one.document)[0]]
@@ -250,26 +147,47 @@ def _parts(sighting: _Sighting, collected: _Collected) -> RecoveredParts:
             config = _as_config(sighting.id, shown.document)
     host = _host(shown, sighting.hosts or _fitting(config, collected.hosts))
     host_document, host_origin = (host.document, host.remnant.origin) if host else (JsonObject(_NOTHING), origin)
+    mount = collected.mounts.get(sighting.id, {})
+    places = [match[1] for one in mount.values() if (match := _DRIVER.search(one.path))]
+    is_whole = shown is not None and shown.whole and shown is not sighting.specification
+    used: list[Fact] = []
+    if not is_whole:
+        driver = next(iter(places), "")
+        config, partial, used = completed(sighting.id, config, facts, sighting.files, driver, root)
+        host_document = host_document if host else partial
     record = record_of(sighting.id, "/", config, host_document, origin, host_origin)
-    parts = replace(record.parts, state_note=_note(sighting, configs, host))
+    note = _note(sighting, configs, host) + _note_of_facts(facts, used, record)
+    parts = replace(record.parts, state_note=note, facts=tuple(facts))
     if configs and configs[-1] is not shown:  # how it ended is written with its removal
         last = record_of(sighting.id, "/", configs[-1].document, host_document, origin, host_origin).parts
         parts = replace(parts, state=last.state, pid=last.pid)
         if last.finished_ns is not None:
             parts = replace(parts, finished_ns=last.finished_ns, exit_code=last.exit_code)
     elif not configs:
-        parts = replace(parts, state=ContainerState.REMOVING)
-    found = RecoveredParts(replace(record, parts=parts), dict(sighting.files))
-    mount = collected.mounts.get(sighting.id, {})
-    found.mount_id, found.top = _text(mount.get("mount-id")), _text(mount.get("parent"))
-    places = [match[1] for one in mount.values() if (match := _DRIVER.search(one.path))]
+        parts = replace(parts, state=ContainerState.REMOVING if sighting.methods else ContainerState.UNKNOWN)
+    found = RecoveredParts(replace(record, parts=parts), dict(sighting.files), is_whole=is_whole)
+    found.mount_id, found.top = text_of(mount.get("mount-id")), text_of(mount.get("parent"))
     found.driver = record.parts.storage_driver or next(iter(places), "")
     found.files = collected.files_of(found.mount_id)
     found.lower = collected.stack(found.top)
     return found
 
 
-def _find_layers(found: Sequence[RecoveredParts], collected: _Collected, dockers: Sequence[DockerRoot]) -> None:
+def _note_of_facts(facts: Sequence[Fact], used: Sequence[Fact], record: ContainerRecord) -> str:
+    """Which of what is shown is not from a record, and who says something else."""
+    words = [f"{one.about} {one.value} ({one.sureness}, {one.method}: {one.detail})" for one in used]
+    note = f"; from elsewhere: {'; '.join(words)}" if words else ""
+    for about, own in (("name", record.parts.name), ("image", record.parts.image_id)):
+        values = disputed(facts, about)
+        if not own and values:
+            note += f"; its {about} is disputed: {' or '.join(values[:_SHOWN])}"
+        others = {one.value for one in facts if one.about == about and one.sureness is not Sureness.LIKELY} - {own}
+        if own and others:
+            note += f"; elsewhere its {about} is {', '.join(sorted(others)[:_SHOWN])}"
+    return note
+
+
+def _find_layers(found: Sequence[RecoveredParts], collected: Collected, dockers: Sequence[DockerRoot]) -> None:
     """Give writable layers whose owner is not recorded to the containers that were created when they were."""
     taken = {parts.mount_id for parts in found}
     for docker in dockers:
@@ -282,7 +200,7 @@ def _find_layers(found: Sequence[RecoveredParts], collected: _Collected, dockers
         and (times := [f.modified_ns for p, f in files.items() if p in _OF_LAYER and f.modified_ns])
     }
     for name, files in collected.layers.items():  # a snapshot of containerd comes right after that of its init layer
-        init = files.get(f"{_FILES}{_INIT_FILE}") if name.isdecimal() else None
+        init = files.get(f"{FILES}{_INIT_FILE}") if name.isdecimal() else None
         if init is not None and init.modified_ns and name not in taken and (own := str(int(name) + 1)) not in taken:
             born[own] = init.modified_ns
     pairs = sorted(
@@ -302,15 +220,6 @@ def _find_layers(found: Sequence[RecoveredParts], collected: _Collected, dockers
         parts.record = replace(parts.record, parts=replace(parts.record.parts, state_note=note))
 
 
-def _find_images(found: Iterable[RecoveredParts], dockers: Iterable[DockerRoot]) -> None:
-    """Name the image of a container whose record is lost by the layer that its own lay on."""
-    tops = {image.layers[-1].chain_id: image.id for docker in dockers for image in docker.images if image.layers}
-    for parts in found:
-        record = parts.record
-        if not record.parts.image_id and parts.top in tops:
-            parts.record = replace(record, parts=replace(record.parts, image_id=tops[parts.top]))
-
-
 def _as_config(container_id: str, specification: JsonObject) -> JsonObject:
     """The record of a container as far as its runtime specification has it."""
     process = specification.object("process")
@@ -328,12 +237,12 @@ def _as_config(container_id: str, specification: JsonObject) -> JsonObject:
     return JsonObject(raw)
 
 
-def _host(config: _Generation | None, hosts: Sequence[_Generation]) -> _Generation | None:
+def _host(config: Generation | None, hosts: Sequence[Generation]) -> Generation | None:
     """The settings that belong to a record: Docker writes them directly before it; else the newest, or the usual."""
     if not hosts:
         return None
 
-    def order(one: _Generation) -> tuple[bool, bool, int, int]:
+    def order(one: Generation) -> tuple[bool, bool, int, int]:
         here = config.remnant.origin if config is not None else None
         there, ahead = one.remnant.origin, -1
         if here is not None and here.parent == there.parent and None not in (here.offset, there.offset):
@@ -344,7 +253,7 @@ def _host(config: _Generation | None, hosts: Sequence[_Generation]) -> _Generati
     return max(hosts, key=order)
 
 
-def _fitting(config: JsonObject, hosts: Iterable[_Generation]) -> list[_Generation]:
+def _fitting(config: JsonObject, hosts: Iterable[Generation]) -> list[Generation]:
     """Settings that name no container, if they fit a record by more than defaults, and all that fit are equal."""
     settings, points = config.object("NetworkSettings"), config.object("MountPoints")
     networks = set(settings.object("Networks").raw)
@@ -365,10 +274,12 @@ def _contradicts(config: JsonObject, host: JsonObject) -> bool:
     return json_log and host.object("LogConfig").text("Type") not in ("", "json-file")
 
 
-def _note(sighting: _Sighting, configs: Sequence[_Generation], host: _Generation | None) -> str:
+def _note(sighting: Sighting, configs: Sequence[Generation], host: Generation | None) -> str:
     """What became of the container and how that is known."""
     states = list(dict.fromkeys(state_text(one.document.object("State")) for one in configs if one.whole))
     history = f"its recovered records: {'; '.join(states)}" if states else "its record was not recovered"
+    if not sighting.methods:
+        history = "only lines of logs tell of it"
     if configs and not states:
         history = "only the beginning of its record was recovered"
     if sighting.specification is not None and not configs:
@@ -377,17 +288,8 @@ def _note(sighting: _Sighting, configs: Sequence[_Generation], host: _Generation
     if host is not None and not sighting.hosts:
         missing = "; that the settings towards the host are its own is told by what they fit only"
     newest = configs[-1].remnant if configs else None
-    how = f"{newest.confidence} by {newest.method}" if newest is not None else ", ".join(sighting.methods)
+    how = f"{newest.confidence} by {newest.method}" if newest is not None else ", ".join(sighting.methods or ["log"])
     return f"it was removed; {history}{missing} (identity: {how})"
-
-
-def _text(remnant: Remnant | None) -> str:
-    if remnant is None or remnant.content is None:
-        return ""
-    try:
-        return remnant.content.read_some(0, 4096).rstrip(b"\0").decode("ascii", "replace").strip()
-    except ForensicsError:
-        return ""
 
 
 def _home(record: ContainerRecord, dockers: Sequence[DockerRoot]) -> DockerRoot | None:

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from forensics_lib.engines.container import Container
 from forensics_lib.engines.containerd.engine import ContainerdEngine
+from forensics_lib.engines.host.audit import audit_events
+from forensics_lib.engines.host.commands import host_commands
+from forensics_lib.engines.host.daemon_log import daemon_log
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.holdings import Holdings
@@ -25,6 +28,7 @@ from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.recovery.sqlite import copied_rows, journal_rows, sqlite_remnants
+from forensics_lib.recovery.witnesses import Witnesses
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.btrfs import BtrfsTree
 from forensics_lib.trees.ext import ExtTree
@@ -71,12 +75,20 @@ class Recovery:
         """Removed containers, put together again from the remnants, the newest first; then those only journals know."""
         dockers, journals = self._holdings.dockers, self._holdings.journals
         known = {record.id for docker in dockers for record in docker.records}
-        for container in deleted_containers(self._found.sightings, dockers, self._problems, self._outlet):
+        told = self._witnesses()
+        for container in deleted_containers(self._found.sightings, dockers, self._problems, self._outlet, told):
             known.add(container.id)
             yield container
         if journals is not None:
             docker = next(iter(dockers), None)
             yield from journaled_containers(journals, known, docker, self._outlet, self._problems)
+
+    def _witnesses(self) -> Witnesses:
+        """What the hosts' logs and the commands that were typed there tell."""
+        hosts, journals = self._holdings.host_files, self._holdings.journals
+        return Witnesses(
+            daemon_log(hosts, journals), host_commands(hosts, journals), audit_events(hosts, journals), journals
+        )
 
     @cached_property
     def _found(self) -> _Found:

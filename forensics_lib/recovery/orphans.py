@@ -199,11 +199,7 @@ def _image_below(docker: DockerRoot, driver: str, directory: str) -> str:
     """The image that an orphaned writable layer lies on, by the layers below it."""
     reader, folder = docker.reader, docker.driver(driver).folder(directory)
     for link in (reader.text(join(folder, "lower")) or "").split(":")[:2]:
-        home = docker.root.at(driver)
-        if not re.fullmatch(r"l/[A-Z0-9]{1,32}", link) or join(home, link) not in reader.tree:
-            continue
-        name = (reader.tree.node(join(home, link)).target or "").split("/")
-        record = docker.layer_db(driver).by_cache_id.get(name[1]) if len(name) == 3 else None
+        record = docker.layer_of_link(driver, link)
         if record is not None:
             return _image_of(docker, record.chain_id)
     return ""

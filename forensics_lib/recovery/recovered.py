@@ -30,11 +30,12 @@ from forensics_lib.trees.layered import Change
 from forensics_lib.trees.outlet import Outlet
 from forensics_lib.trees.overlay import OverlayTree
 
-__all__ = ["Recovered", "RecoveredLayer", "RecoveredParts", "recovered_tree"]
+__all__ = ["DEFAULT_ROOT", "Recovered", "RecoveredLayer", "RecoveredParts", "recovered_tree"]
 
 _LIMITS = Limits()
-_DEFAULT_ROOT = "/var/lib/docker"
+DEFAULT_ROOT = "/var/lib/docker"
 _SNAPSHOT_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow", ""])
+_WRITTEN_AS = {"Mounts": "MountPoints", "ExecIDs": "State"}
 _HOST_PATHS = ("HostnamePath", "ResolvConfPath", "LogPath", "HostsPath")
 
 
@@ -66,6 +67,7 @@ class RecoveredParts:
         top: chain id of its image's top layer; empty when it is not known.
         files: recovered files of the writable layer by their path in it.
         lower: the layers of its image whose records were recovered, topmost first.
+        is_whole: whether its record is all there, not torn and not put together from what others tell.
     """
 
     record: ContainerRecord
@@ -76,6 +78,7 @@ class RecoveredParts:
     top: str = ""
     files: dict[str, Remnant] = field(default_factory=dict)
     lower: list[RecoveredLayer] = field(default_factory=list)
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,10 @@ class Recovered:
         return self._outlet
 
     def inspect(self) -> dict[str, object]:
-        """What ``docker inspect`` said when the record was written."""
+        """What ``docker inspect`` said when the record was written; without the keys of which nothing is known."""
         record, driver = self._record, self._record.parts.storage_driver
         graph_driver: dict[str, object] | None = {"Data": None, "Name": driver}
-        return inspect_container(
+        answer = inspect_container(
             record,
             self._engine,
             self._real_root,
@@ -135,6 +138,22 @@ class Recovered:
             self._log_path,
             reloaded=False,
         )
+        return answer if self._parts.is_whole else {key: answer[key] for key in answer if self._is_told(key)}
+
+    def _is_told(self, key: str) -> bool:
+        """Whether a key of the answer comes from what was recovered, and is no default."""
+        record = self._record
+        match key:
+            case "HostConfig":
+                return bool(record.host_config.raw)
+            case "GraphDriver" | "Storage":
+                return bool(record.parts.storage_driver)
+            case "Platform":
+                return any(name in record.config for name in ("OS", "ImagePlatform", "Platform"))
+            case "LogPath":
+                return bool(record.config.text("LogPath") or self._log_path)
+            case _:
+                return key == "Id" or _WRITTEN_AS.get(key, key) in record.config
 
     @property
     def _engine(self) -> Engine:
@@ -149,7 +168,7 @@ class Recovered:
             start, found, _ = self._record.config.text(key).partition(f"/containers/{self._record.id}/")
             if found and start.startswith("/"):
                 return start
-        return self._docker.real_root if self._docker is not None else _DEFAULT_ROOT
+        return self._docker.real_root if self._docker is not None else DEFAULT_ROOT
 
     @property
     def _log_path(self) -> str:

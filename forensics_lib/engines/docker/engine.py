@@ -20,7 +20,7 @@ from forensics_lib.engines.docker.graph import Graph
 from forensics_lib.engines.docker.images import ImageDb
 from forensics_lib.engines.docker.inspect import inspect_container
 from forensics_lib.engines.docker.journald import JournalLog
-from forensics_lib.engines.docker.layerdb import LayerDb, MountRecord
+from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
 from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.docker.networks import NetworkStore, decode_networks
 from forensics_lib.engines.docker.owner import OrphanLayer, Owners
@@ -52,6 +52,7 @@ __all__ = ["DockerRoot"]
 
 _DEFAULT_ROOT = "/var/lib/docker"
 _IN_CONTAINERD = "its files lie in containerd's store (snapshotter {}), which is not in the evidence"
+_LINK = re.compile(r"l/[A-Z0-9]{1,32}")
 _TRACES = ("rootfs", "buildkit/history_c8d.db", "image/identity-cache.db")
 """What a daemon that keeps its images in containerd leaves in the data root."""
 _GRAPH_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow"])
@@ -234,6 +235,14 @@ class DockerRoot:
             db = self.store.layer_db(driver) if self.store is not None and self.is_snapshotter(driver) else None
             self._layer_dbs[driver] = db or LayerDb(self.reader, self.root, driver)
         return self._layer_dbs[driver]
+
+    def layer_of_link(self, driver: str, link: str) -> LayerRecord | None:
+        """The layer to whose directory a link of overlay2 leads (``l/ABC``, as a file ``lower`` has it)."""
+        path = self.root.at(driver, link)
+        if _LINK.fullmatch(link) is None or path not in self.reader.tree:
+            return None
+        name = (self.reader.tree.node(path).target or "").split("/")
+        return self.layer_db(driver).by_cache_id.get(name[1]) if len(name) == 3 else None
 
     def driver(self, name: str) -> GraphDriver:
         """The reader of a storage driver's directories."""
