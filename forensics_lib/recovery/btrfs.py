@@ -114,7 +114,7 @@ class _Undelete:
 
     def _of_life(self, life: Life, names: list[Name]) -> Iterator[Remnant]:
         """The last content of what was deleted; earlier ones that are whole and did not only grow, but of logs."""
-        later = self._lives.present(life) if life.alive else None
+        later = self._lives.present.inode(life.subvolume, life.number) if life.alive else None
         is_log = bool(names) and kind_of(names[0].path) == "log"
         following_ns = later.since_ns if later is not None else life.deleted_ns
         for index, state in enumerate(reversed(life.states)):

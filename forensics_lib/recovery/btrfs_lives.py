@@ -10,27 +10,16 @@ import stat
 from bisect import bisect_left, bisect_right, insort
 from collections import defaultdict, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from forensics_lib.errors import DamagedData, LimitExceeded, NotFound
+from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.formats.btrfs import BtrfsVolume
-from forensics_lib.formats.btrfs_files import BtrfsFiles
 from forensics_lib.formats.btrfs_history import LOG_TREE, NOW, FoundNode, NodeHistory
-from forensics_lib.formats.btrfs_items import (
-    DirectoryEntry,
-    FileExtent,
-    InodeItem,
-    ItemKind,
-    NameReference,
-    parse_directory,
-    parse_extended_references,
-    parse_extent,
-    parse_inode,
-    parse_references,
-)
-from forensics_lib.formats.btrfs_node import MAX_OFFSET, BtrfsNode, Key
+from forensics_lib.formats.btrfs_items import ItemKind, NameReference
+from forensics_lib.formats.btrfs_node import BtrfsNode, Key
 from forensics_lib.model import ProblemLog
+from forensics_lib.recovery.btrfs_leaves import HIGHEST, LOWEST, InodeItems, Latest, LeafReader
 from forensics_lib.recovery.btrfs_owners import extents_of
+from forensics_lib.recovery.btrfs_present import KEPT, Present
 from forensics_lib.recovery.btrfs_states import Extents, Life, State, complete, counted, covered, distinct, overlaid
 from forensics_lib.recovery.btrfs_subvolumes import OldSubvolumes, is_file_tree
 
@@ -38,32 +27,9 @@ __all__ = ["Lives"]
 
 _MAX_STATES = 1 << 20
 _MAX_EXTENTS = 1 << 22
-_MAX_LEAVES = 1 << 10
-"""Leaves that the extents of one inode may lie in."""
 _MAX_OWNED = 2048
 _GUESSED = 16
-_KEPT = 1 << 17
-"""Inodes that are kept in memory to be compared with."""
-_LOWEST, _HIGHEST = 256, (1 << 64) - 256
-_ORPHANS = (1 << 64) - 5
-_ENTRIES = (ItemKind.DIR_ITEM, ItemKind.DIR_INDEX)
 _Key = tuple[int, int, int]
-
-
-@dataclass(slots=True)
-class _Group:
-    """The items of one inode in one leaf."""
-
-    number: int
-    inode: InodeItem | None = None
-    raw: bytes = b""
-    at: int = 0
-    references: list[NameReference] = field(default_factory=list)
-    entries: list[DirectoryEntry] = field(default_factory=list)
-    extents: list[tuple[int, FileExtent]] = field(default_factory=list)
-
-
-_Latest = dict[int, tuple[bytes, State | None]]
 
 
 class Lives:
@@ -76,6 +42,7 @@ class Lives:
         problems: gets what contradicts itself.
 
     Attributes:
+        present: the inodes as they are.
         names: (directory, name, transaction) that led to an inode at that transaction, and the last one that knew it,
             by subvolume and number.
         changed_ns: the newest change that is known of each transaction, nanoseconds since 1970.
@@ -89,15 +56,15 @@ class Lives:
         self._history = history
         self._subvolumes = subvolumes
         self._problems = problems
+        self._leaves = LeafReader(history, problems)
+        self.present = Present(volume, history, problems)
         self._lives: dict[_Key, Life] = {}
         self._contents: dict[_Key, dict[tuple[int, Extents], State]] = {}
         self._born: defaultdict[tuple[int, int], list[int]] = defaultdict(list)
-        self._present: dict[tuple[int, int], State | None] = {}
-        self._files: dict[int, BtrfsFiles | None] = {}
         self._left = _MAX_STATES
         self._extents_left = _MAX_EXTENTS
         self.names: defaultdict[tuple[int, int], dict[tuple[int, bytes, int], int]] = defaultdict(dict)
-        self.changed_ns: dict[int, int] = {}
+        self.changed_ns = self._leaves.changed_ns
         for number in sorted(filter(is_file_tree, history.owners())):
             self._read_tree(number)
         self._changed: defaultdict[int, set[int]] = defaultdict(set)
@@ -106,7 +73,7 @@ class Lives:
                 self._changed[node.generation].add(node.owner)
         for leaf in history.leaves(LOG_TREE):
             self._read_log(leaf)
-        self._read_orphans()
+        self._take_orphans()
         self._finish()
 
     def __iter__(self) -> Iterator[Life]:
@@ -114,39 +81,24 @@ class Lives:
         for _, life in sorted(self._lives.items()):
             yield life
 
-    def files(self, subvolume: int) -> BtrfsFiles | None:
-        """The files of a subvolume as they are; None when it is not there."""
-        if subvolume not in self._files:
-            self._files[subvolume] = None
-            if subvolume in self._history.live_roots:
-                try:
-                    self._files[subvolume] = self._volume.files(subvolume)
-                except (DamagedData, NotFound) as error:
-                    self._problems.add(self._volume.origin, error)
-        return self._files[subvolume]
-
     def born(self, subvolume: int, number: int, transaction: int) -> tuple[int, int]:
         """The transaction that made what a number was at a time, and the one that made what it was next.
 
         0 where nothing is known of that time.
         """
         known = list(self._born.get((subvolume, number), ()))
-        now = self._now(subvolume, number)
+        now = self.present.inode(subvolume, number)
         if now is not None and now.inode.generation not in known:
             insort(known, now.inode.generation)
         index = bisect_right(known, transaction)
         return known[index - 1] if index else 0, known[index] if index < len(known) else NOW + 1
-
-    def present(self, life: Life) -> State | None:
-        """What a living inode is."""
-        return self._now(life.subvolume, life.number)
 
     # Reading leaves --------------------------------------------------------------------------------------------------
 
     def _read_tree(self, number: int) -> None:
         """The leaves of one subvolume, oldest first; those in use only tell what they no longer have."""
         known: list[tuple[int, int]] = []  # inodes that were there and are not known to be gone
-        latest: _Latest = {}
+        latest: Latest = {}
         leaves = self._history.leaves(number)
         starts: defaultdict[int, list[FoundNode]] = defaultdict(list)
         for leaf in leaves:
@@ -174,9 +126,9 @@ class Lives:
             known[begin:end] = [inode for inode in known[begin:end] if inode in here]
             if leaf.until == NOW:
                 continue
-            for group in self._groups(block, latest, leaf.until):
+            for group in self._leaves.by_inode(block, latest, leaf.until):
                 life, state = self._take(number, group, leaf, starts)
-                if len(latest) >= _KEPT:
+                if len(latest) >= KEPT:
                     latest.clear()
                 if state is None or state.whole or not stat.S_ISREG(state.inode.mode):
                     latest[group.number] = group.raw, state
@@ -202,7 +154,7 @@ class Lives:
         except DamagedData as error:
             self._problems.add(leaf.device.origin, error)
             return
-        groups = list(self._groups(block))
+        groups = list(self._leaves.by_inode(block))
         number = self._history.log_trees.get(leaf.address)
         if number is None:
             number = self._guess(groups, leaf.generation)
@@ -210,7 +162,7 @@ class Lives:
             for group in groups:
                 self._take(number, group, leaf, {})
 
-    def _guess(self, groups: list[_Group], generation: int) -> int | None:
+    def _guess(self, groups: list[InodeItems], generation: int) -> int | None:
         """The subvolume whose inodes a leaf of a log names, when nothing says so: the one that has most of them.
 
         The transaction that followed the log changed the subvolume, too.
@@ -229,59 +181,14 @@ class Lives:
         return None
 
     def _knows(self, number: int, inode: int, generation: int) -> bool:
-        known, state = list(self._born.get((number, inode), ())), self._now(number, inode)
+        known, state = list(self._born.get((number, inode), ())), self.present.inode(number, inode)
         known += [state.inode.generation] if state is not None else []
-        return generation in known if generation else bool(known) and inode != _LOWEST
-
-    def _groups(self, block: BtrfsNode, latest: _Latest | None = None, until: int = 0) -> Iterator[_Group]:
-        """The items of a leaf by the inode they belong to; without inodes that are as they were in another leaf.
-
-        Whatever changes of an inode, its names and its extents, changes the inode as well.
-        """
-        group: _Group | None = None
-        same = 0
-        for index, (objectid, kind, offset) in enumerate(block.keys):
-            if not _LOWEST <= objectid <= _HIGHEST or objectid == same:
-                continue
-            if latest is not None and kind == ItemKind.INODE and objectid in latest:
-                raw, state = latest[objectid]
-                if raw == block.item(index).data:
-                    same = objectid
-                    if state is not None:
-                        state.last = max(state.last, until)
-                    continue
-            if group is None or group.number != objectid:
-                if group is not None:
-                    yield group
-                group = _Group(objectid)
-            try:
-                self._sort(group, kind, offset, block, index)
-            except DamagedData as error:
-                self._problems.add(block.device.origin.to("tree block", block.at), error)
-        if group is not None:
-            yield group
-
-    def _sort(self, group: _Group, kind: int, offset: int, block: BtrfsNode, index: int) -> None:
-        start, size = block.places[index]
-        data = block.data[start : start + size]
-        if kind == ItemKind.INODE:
-            inode = parse_inode(data)
-            group.inode, group.raw, group.at = inode, data, block.at + start
-            changed = max(self.changed_ns.get(inode.transaction, 0), inode.ctime_ns)
-            self.changed_ns[inode.transaction] = changed
-        elif kind == ItemKind.INODE_REF:
-            group.references += parse_references(offset, data)
-        elif kind == ItemKind.INODE_EXTREF:
-            group.references += parse_extended_references(data)
-        elif kind in _ENTRIES:
-            group.entries += parse_directory(data)
-        elif kind == ItemKind.EXTENT_DATA:
-            group.extents.append((offset, parse_extent(data)))
+        return generation in known if generation else bool(known) and inode != LOWEST
 
     # Lives -----------------------------------------------------------------------------------------------------------
 
     def _take(
-        self, number: int, group: _Group, leaf: FoundNode, starts: dict[int, list[FoundNode]]
+        self, number: int, group: InodeItems, leaf: FoundNode, starts: dict[int, list[FoundNode]]
     ) -> tuple[Life | None, State | None]:
         """Add what a leaf tells of an inode; gives its life and content if it is none that simply lives on."""
         self._take_entries(number, group, leaf.until)
@@ -290,7 +197,7 @@ class Lives:
         inode, until = group.inode, leaf.until
         if inode.generation:
             number = self._subvolumes.owner(number, inode.transaction, (inode.generation, inode.ctime_ns))
-        now = self._now(number, group.number)
+        now = self.present.inode(number, group.number)
         if now is not None and (not now.inode.nlink or inode.generation not in (0, now.inode.generation)):
             now = None  # the number was given anew
         if now is None:
@@ -304,7 +211,7 @@ class Lives:
         extents = tuple(group.extents)
         is_last = leaf.last is not None and leaf.last.objectid == group.number
         if is_last and not in_log and (stat.S_ISREG(inode.mode) or stat.S_ISLNK(inode.mode)):
-            extents = self._continued(inode, leaf, extents, starts)
+            extents = self._leaves.continued(inode, leaf, extents, starts)
         whole = covered(extents, inode.size) if in_log else counted(extents) == inode.allocated
         if now is not None and (now.inode.size, now.extents) == (inode.size, extents):
             return None, None
@@ -334,109 +241,30 @@ class Lives:
                 state.inode, state.device, state.at = inode, leaf.device, group.at
         return life, state
 
-    def _take_entries(self, number: int, group: _Group, until: int) -> None:
+    def _take_entries(self, number: int, group: InodeItems, until: int) -> None:
         for entry in group.entries:
             owner = self._subvolumes.owner(number, entry.transaction)
             if entry.kind == ItemKind.ROOT:
                 place = NameReference(group.number, 0, entry.name)
                 self._subvolumes.note_mount(entry.objectid, owner, place, min(until, entry.transaction))
-            elif entry.kind == ItemKind.INODE and _LOWEST <= entry.objectid <= _HIGHEST:
-                now = self._now(owner, entry.objectid)
+            elif entry.kind == ItemKind.INODE and LOWEST <= entry.objectid <= HIGHEST:
+                now = self.present.inode(owner, entry.objectid)
                 if now is not None and now.inode.nlink and now.inode.generation <= entry.transaction:
                     continue
                 names = self.names[owner, entry.objectid]
                 where = group.number, entry.name, entry.transaction
                 names[where] = max(names.get(where, 0), until)
 
-    def _continued(
-        self, inode: InodeItem, leaf: FoundNode, extents: Extents, starts: dict[int, list[FoundNode]]
-    ) -> Extents:
-        """The extents of an inode that go on in the leaves behind one."""
-        count = counted(extents)
-        for _ in range(_MAX_LEAVES):
-            if count >= inode.allocated:
-                break
-            following = self._next(leaf, extents[-1][0] if extents else -1, starts)
-            if following is None:
-                break
-            try:
-                group = next(self._groups(self._history.read(following)), None)
-            except DamagedData:
-                break
-            if group is None or not group.extents:
-                break
-            extents += tuple(group.extents)
-            count += counted(tuple(group.extents))
-            if following.last is None or following.last.objectid != group.number:
-                break
-            leaf = following
-        return extents
-
-    def _next(self, leaf: FoundNode, position: int, starts: dict[int, list[FoundNode]]) -> FoundNode | None:
-        """The leaf that the extents of the last inode of a leaf go on in."""
-        if leaf.last is None:
-            return None
-        number = leaf.last.objectid
-
-        def fits(one: FoundNode) -> bool:
-            first = one.first
-            return first is not None and first[:2] == (number, ItemKind.EXTENT_DATA) and first.offset > position
-
-        for one in self._history.following(leaf):
-            if fits(one):
-                return one
-        fitting = [one for one in starts.get(number, ()) if fits(one)]
-        if not fitting:
-            return None
-        nearest = min(one.first.offset for one in fitting if one.first is not None)
-        nearby = [one for one in fitting if one.first is not None and one.first.offset == nearest]
-        before = [one for one in nearby if one.generation <= leaf.until]
-        return max(before, key=lambda one: one.generation) if before else min(nearby, key=lambda one: one.generation)
-
-    def _now(self, subvolume: int, number: int) -> State | None:
-        """What an inode is; None when it is not there."""
-        key = subvolume, number
-        if key not in self._present:
-            if len(self._present) >= _KEPT:
-                self._present.clear()
-            self._present[key] = self._read_now(subvolume, number)
-        return self._present[key]
-
-    def _read_now(self, subvolume: int, number: int) -> State | None:
-        files = self.files(subvolume)
-        if files is None:
-            return None
-        try:
-            found = files.inode(number)
-            if found is None:
-                return None
-            extents: Extents = ()
-            if stat.S_ISREG(found.item.mode) or stat.S_ISLNK(found.item.mode):
-                extents = files.content(number, found.item.size, files.origin).extents
-        except DamagedData as error:
-            self._problems.add(files.origin.to(f"inode {number}"), error)
-            return None
-        whole = counted(extents) == found.item.allocated
-        return State(found.item, extents, NOW, found.device, found.at, whole, found.item.mtime_ns, False)
-
-    def _read_orphans(self) -> None:
+    def _take_orphans(self) -> None:
         """Inodes without a name, which are only there since something had them open."""
-        for subvolume in filter(is_file_tree, list(self._history.live_roots)):
-            files = self.files(subvolume)
-            if files is None:
-                continue
-            keys = Key(_ORPHANS, ItemKind.ORPHAN, 0), Key(_ORPHANS, ItemKind.ORPHAN, MAX_OFFSET)
-            for item in files.tree.items(*keys, lambda error: None):
-                state = self._now(subvolume, item.key.offset)
-                if state is None or state.inode.nlink:
-                    continue
-                key = subvolume, item.key.offset, state.inode.generation
-                life = self._lives.setdefault(key, Life(*key))
-                life.is_open, life.gone, life.deleted_ns = True, None, state.inode.ctime_ns
-                same = self._contents.get(key, {}).get((state.inode.size, state.extents))
-                if same is not None:
-                    life.states.remove(same)
-                life.states.append(state)
+        for subvolume, number, state in self.present.open_without_name():
+            key = subvolume, number, state.inode.generation
+            life = self._lives.setdefault(key, Life(*key))
+            life.is_open, life.gone, life.deleted_ns = True, None, state.inode.ctime_ns
+            same = self._contents.get(key, {}).get((state.inode.size, state.extents))
+            if same is not None:
+                life.states.remove(same)
+            life.states.append(state)
 
     def _finish(self) -> None:
         """Put states in order, complete those of logs, and find out when lives ended."""
@@ -444,7 +272,7 @@ class Lives:
         self._find_extents()
         for life in self._lives.values():
             life.states.sort(key=lambda state: state.order)
-            now = self._now(life.subvolume, life.number) if life.alive else None
+            now = self.present.inode(life.subvolume, life.number) if life.alive else None
             for index, state in enumerate(life.states):
                 if state.in_log and not state.whole:
                     earlier = [*life.states[:index], *([now] if now is not None else [])]
@@ -488,7 +316,7 @@ class Lives:
         for node in self._history.nodes.values():
             if not node.level and node.generation in wanted and node.until == NOW and is_file_tree(node.owner):
                 try:
-                    for _ in self._groups(self._history.read(node)):
+                    for _ in self._leaves.by_inode(self._history.read(node)):
                         pass
                 except DamagedData as error:
                     self._problems.add(node.device.origin, error)

@@ -54,7 +54,7 @@ class Names:
         for (directory, name, at), last in self._lives.names.get((subvolume, number), {}).items():
             if born <= at < next_born:
                 found[directory, name] = max(found.get((directory, name), 0), min(last, next_born - 1))
-        files = self._lives.files(subvolume)
+        files = self._lives.present.files(subvolume)
         if files is not None and next_born > NOW:
             try:
                 for reference in files.references(number):
