@@ -31,7 +31,7 @@ def is_docker_archive(tree: Tree) -> bool:
         return True
     if "/repositories" in tree:
         return True
-    return not is_oci_layout(tree) and any(_v1_layers(tree))
+    return not is_oci_layout(tree) and any(f"{layer}/layer.tar" in tree for layer in _v1_layers(tree))
 
 
 class DockerArchive:
@@ -58,6 +58,8 @@ class DockerArchive:
             self._read_v1()
         named = {image.config_digest for image in self.images}
         others = [image for image in self.reader.images.values() if image.config_digest not in named]
+        if manifest is not None:
+            self._report_unnamed(others, manifest)
         self.images += [self._as_store_shows(image) for image in others]
 
     def _read_manifest(self, manifest: Document, hybrid: bool) -> None:
@@ -78,6 +80,14 @@ class DockerArchive:
             image = self._image(entry, manifest, hybrid)
             twins = by_config.get(image.config_digest or "", [])
             self.images.append(self._with_index(image, twins, manifest) if hybrid else image)
+
+    def _report_unnamed(self, others: list[ImageParts], manifest: Document) -> None:
+        """Images that only the index names, but for further platforms, of which ``manifest.json`` names the first."""
+        indexes = {image.index_digest for image in self.images if image.index_digest}
+        for image in others:
+            if image.index_digest not in indexes:
+                message = f"index.json names image {image.config_digest}, manifest.json does not"
+                self.store.problems.add(manifest.origin, message)
 
     def _image(self, entry: JsonObject, manifest: Document, hybrid: bool) -> ImageParts:
         store = self.store
@@ -128,11 +138,10 @@ class DockerArchive:
                 message += f"{len(twin.layers)} or others; manifest.json is followed"
                 problems.add(twin.origin, message)
         twin = twins[0]
-        tags = dict.fromkeys(image.tags)
-        for one in twins:
-            tags |= dict.fromkeys(tag for tag in one.tags if not image.tags or ":" in tag or "/" in tag)
+        tags = image.tags or tuple(dict.fromkeys(tag for one in twins for tag in one.tags))
+        self._compare_tags(image, twins, manifest)
         agree = [spec.origin for spec in twin.layers] == [spec.origin for spec in image.layers]
-        shown = self._as_store_shows(replace(twin, tags=tuple(tags)))
+        shown = self._as_store_shows(replace(twin, tags=tags))
         return replace(
             image,
             layers=twin.layers if agree else image.layers,
@@ -147,6 +156,16 @@ class DockerArchive:
             annotations=twin.annotations,
             attestations=twin.attestations,
         )
+
+    def _compare_tags(self, image: ImageParts, twins: list[ImageParts], manifest: Document) -> None:
+        named = {tag for one in twins for tag in one.tags if ":" in tag or "/" in tag}  # not a tag without its name
+        for one, other, tags in (
+            ("manifest.json", "index.json", set(image.tags) - named if named else set()),
+            ("index.json", "manifest.json", named - set(image.tags)),
+        ):
+            for tag in sorted(tags):
+                message = f"{one} names image {image.id} {tag}, {other} does not; manifest.json is followed"
+                self.store.problems.add(manifest.origin, message)
 
     def _as_store_shows(self, image: ImageParts) -> ImageParts:
         """An image of the index with the names and size that Docker's containerd store shows of it."""
@@ -169,11 +188,15 @@ class DockerArchive:
         if document is not None:
             if not isinstance(document.value, dict):
                 self.store.problems.add(document.origin, "repositories is no object")
+            wrong = 0
             for name, tags in document.object.raw.items():
-                if isinstance(tags, dict):
-                    for tag, layer in tags.items():
-                        if isinstance(layer, str):
-                            names.setdefault(layer, []).append(familiar(f"{name}:{tag}"))
+                for tag, layer in tags.items() if isinstance(tags, dict) else [("", None)]:
+                    if isinstance(layer, str):
+                        names.setdefault(layer, []).append(familiar(f"{name}:{tag}"))
+                    else:
+                        wrong += 1
+            if wrong:
+                self.store.problems.add(document.origin, f"{wrong} names of repositories stand for no layer")
         return names
 
     def _read_v1(self) -> None:
@@ -190,10 +213,12 @@ class DockerArchive:
         for layer in self._repositories:
             if layer not in configs:
                 store.problems.add(store.origin.to("repositories"), f"names layer {layer}, which is missing")
-        for top in tops:
-            self._read_chain(top, configs)
+        reached = [layer for top in tops for layer in self._read_chain(top, configs)]
+        while rest := [layer for layer in configs if layer not in reached]:  # parents in a circle: none is the top
+            reached += self._read_chain(rest[0], configs)
 
-    def _read_chain(self, top: str, configs: dict[str, tuple[Document, ImageConfig]]) -> None:
+    def _read_chain(self, top: str, configs: dict[str, tuple[Document, ImageConfig]]) -> list[str]:
+        """Read the image whose top layer this is; returns its layers."""
         store = self.store
         chain: list[str] = []
         layer = top
@@ -227,14 +252,17 @@ class DockerArchive:
                 legacy=True,
             )
         )
+        return chain
 
 
 def _v1_layers(tree: Tree) -> list[str]:
-    """Folders that hold a layer of the oldest archives."""
+    """Folders that describe a layer of the oldest archives; its bytes may be missing."""
     return [
         node.name
         for node in tree.children("/")
-        if node.kind is NodeKind.DIR and f"{node.path}/json" in tree and f"{node.path}/layer.tar" in tree
+        if node.kind is NodeKind.DIR
+        and f"{node.path}/json" in tree
+        and (f"{node.path}/layer.tar" in tree or f"{node.path}/VERSION" in tree)
     ]
 
 

@@ -29,7 +29,8 @@ class Artifact:
     Attributes:
         digest: digest of the manifest.
         media_type: of the manifest.
-        artifact_type: what it says it is; the configuration's media type where it says nothing.
+        artifact_type: what it says it is; where it says nothing, the media type of its configuration or, if that is an
+            image's, of its first blob.
         subject: digest of the manifest it is about; None where it names none.
         contents: (media type or predicate type, digest) of each blob.
         blobs: the bytes of each blob, in the same order; missing ones are left out.

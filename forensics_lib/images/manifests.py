@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -27,8 +28,14 @@ _CONFIGS = (
     "application/vnd.docker.plugin.v1+json",
     "",
 )
+_ARTIFACT_MANIFEST = "application/vnd.oci.artifact.manifest.v1+json"
+_FILES_OF_IMAGES = ("layer", "rootfs", "tar", "octet-stream", "gzip", "zstd")
+"""Words of which the media type of a layer has one; those of signatures, SBOMs and other documents have none."""
+_ABOUT = re.compile(r"(?:.*:)?(sha256|sha512)-([0-9a-f]+)\.(?:sig|att|sbom)", re.ASCII)
+"""Tags by which cosign tells what a signature, attestation or SBOM is about."""
 _MAX_DEPTH = 16
 _MAX_MANIFESTS = 10_000
+_MAX_CHECKED = 4 << 20  # what registries take; a check costs a second for each MiB
 
 
 @dataclass(slots=True)
@@ -109,10 +116,11 @@ class ManifestReader:
         if value.integer("schemaVersion") == 1:
             self._schema_one(document, descriptor, tags)
             return
-        self._check(document, "manifest")
+        if value.text("mediaType") != _ARTIFACT_MANIFEST:  # oras has no schema for these
+            self._check(document, "manifest")
         config = Descriptor.parse(value.object("config"), document.origin)
         attests = descriptor.annotations.get(_REFERENCE_TYPE)
-        no_image = value.text("artifactType") or "config" not in value
+        no_image = value.text("artifactType") or "config" not in value or _holds_documents(value)
         if attests or no_image or config.media_type not in _CONFIGS:
             self.artifacts[descriptor.digest] = self._artifact(document, descriptor, config)
             return
@@ -167,12 +175,16 @@ class ManifestReader:
         if config.digest:
             self.store.references.append(("artifact configuration", config))
         subject = value.object("subject").text("digest") or descriptor.annotations.get(_REFERENCE_DIGEST)
+        about = _ABOUT.fullmatch(descriptor.annotations.get(REF_NAME) or descriptor.annotations.get(IMAGE_NAME) or "")
+        if not subject and about is not None:
+            subject = f"{about[1]}:{about[2]}"
+        kind = config.media_type
+        if kind in _CONFIGS:  # of an image, which this is not
+            kind = next((layer.text("mediaType") for layer in value.objects("layers")), kind)
         return Artifact(
             digest=descriptor.digest,
             media_type=value.text("mediaType") or descriptor.media_type,
-            artifact_type=descriptor.annotations.get(_REFERENCE_TYPE)
-            or value.text("artifactType")
-            or config.media_type,
+            artifact_type=descriptor.annotations.get(_REFERENCE_TYPE) or value.text("artifactType") or kind,
             subject=subject or None,
             contents=tuple(contents),
             blobs=tuple(blobs),
@@ -212,10 +224,16 @@ class ManifestReader:
         )
 
     def assign_attestations(self) -> None:
-        """Hang attestations on the images they are about."""
+        """Hang attestations on the images they are about, those of an index on all of its images."""
         for digest, image in self.images.items():
-            own = tuple(a for a in self.artifacts.values() if a.subject == digest)
+            own = tuple(a for a in self.artifacts.values() if a.subject and a.subject in (digest, image.index_digest))
             self.images[digest] = replace(image, attestations=own)
+
+
+def _holds_documents(manifest: JsonObject) -> bool:
+    """Whether a manifest's layers are documents and not files: cosign stores them beside an image's configuration."""
+    types = [layer.text("mediaType") for layer in manifest.objects("layers")]
+    return bool(types) and not any(not kind or any(word in kind for word in _FILES_OF_IMAGES) for kind in types)
 
 
 def parse_config(document: Document | None, origin: Origin, problems: ProblemLog) -> ImageConfig:
@@ -250,6 +268,11 @@ def familiar(name: str) -> str:
 
 def check_schema(document: Document, kind: str, problems: ProblemLog) -> None:
     """Compare a document with oras's JSON schema; findings are problems and never stop the reading."""
+    if len(document.raw) > _MAX_CHECKED:
+        problems.add(
+            document.origin, f"{kind} of {len(document.raw)} bytes: too large to be compared with the OCI schema"
+        )
+        return
     import jsonschema
     import oras.schemas
 

@@ -39,8 +39,10 @@ def read_oci_layout(store: ImageStore) -> ManifestReader:
         if version != "1.0.0":
             store.problems.add(layout.origin, f"image layout version {version!r}; 1.0.0 is read")
     if index is None:
-        for document in _manifests_among_blobs(store):
-            reader.manifest(document)
+        found = list(_manifests_among_blobs(store))
+        for document in sorted(found, key=lambda document: "manifests" not in document.object):
+            if document.digest not in reader.images and document.digest not in reader.artifacts:
+                reader.manifest(document)  # indexes first: they tell what their manifests are
     return reader
 
 
@@ -71,7 +73,8 @@ def ordered(images: Iterable[ImageParts]) -> list[ImageParts]:
 
 def kept_apart(reader: ManifestReader) -> list[Artifact]:
     """The artifacts that hang on none of the images."""
-    return [artifact for artifact in reader.artifacts.values() if artifact.subject not in reader.images]
+    hung = {artifact.digest for image in reader.images.values() for artifact in image.attestations}
+    return [artifact for artifact in reader.artifacts.values() if artifact.digest not in hung]
 
 
 def _platform(image: ImageParts) -> str:
@@ -104,4 +107,5 @@ def _manifests_among_blobs(store: ImageStore) -> Iterable[Document]:
 
 
 def _is_manifest(value: JsonObject) -> bool:
-    return value.integer("schemaVersion") == 2 and "config" in value and "layers" in value
+    of_image = "config" in value and "layers" in value
+    return value.integer("schemaVersion") == 2 and (of_image or bool(value.objects("manifests")))

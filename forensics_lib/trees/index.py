@@ -10,7 +10,7 @@ from forensics_lib.errors import LimitExceeded
 from forensics_lib.model import Origin
 from forensics_lib.trees.base import Node, NodeKind, Tree, join, parent_of
 
-__all__ = ["IndexTree"]
+__all__ = ["IndexTree", "implied_directory"]
 
 _MAX_DEPTH = 2048  # as deep as a path of Linux (4,096 bytes) can be
 _MAX_PATH = 64 << 10
@@ -50,11 +50,15 @@ class IndexTree(Tree):
         other._children_of = {path: dict(names) for path, names in self._children_of.items()}
         return other
 
-    def put(self, node: Node) -> list[Node]:
+    def put(self, node: Node, implied: list[str] | None = None) -> list[Node]:
         """Place a node; the nodes it displaces are returned.
 
         A directory over a directory keeps what is below it; anything else takes the place of the whole subtree. A
         parent that is missing is implied, a parent that is no directory gives way to an implied one.
+
+        Args:
+            node: what to place.
+            implied: gets the paths of the parents that are implied.
 
         Raises:
             LimitExceeded: the path is longer or deeper than any file system allows, or paths of that kind would fill
@@ -75,7 +79,7 @@ class IndexTree(Tree):
         old = self._nodes.get(path)
         displaced: list[Node] = []
         if old is None:
-            displaced = self._make_parents(path, node.origin)
+            displaced = self._make_parents(path, node.origin, [] if implied is None else implied)
             self._children_of[parent_of(path)][path.rpartition("/")[2]] = None
         elif old.kind is NodeKind.DIR and node.kind is not NodeKind.DIR:
             displaced = self.remove(path)
@@ -109,10 +113,6 @@ class IndexTree(Tree):
         """Whether exactly this path is a directory."""
         return path in self._children_of
 
-    def make_directory(self, path: str, origin: Origin) -> None:
-        """Have an implied directory at a path, in place of whatever else is there."""
-        self.put(implied_directory(path, origin))
-
     def count_links(self) -> None:
         """Set `nlink` of names that share one file."""
         if not self.linked:
@@ -126,19 +126,19 @@ class IndexTree(Tree):
     def _files(self) -> Iterator[Node]:
         return (node for node in self._nodes.values() if node.kind is not NodeKind.DIR)
 
-    def _make_parents(self, path: str, origin: Origin) -> list[Node]:
+    def _make_parents(self, path: str, origin: Origin, implied: list[str]) -> list[Node]:
         displaced: list[Node] = []
         missing = []
         parent = parent_of(path)
-        while (node := self._nodes.get(parent)) is None or node.kind is not NodeKind.DIR:
-            if node is not None:
-                displaced += self.remove(parent)
+        while not self.has_directory(parent):
             missing.append(parent)
             parent = parent_of(parent)
         self._implied += sum(map(len, missing))
         if self._implied > _MAX_IMPLIED:
             raise LimitExceeded(f"too many directories that no member names, at {path[:100]}", origin=origin)
+        implied += missing
         for directory in reversed(missing):
+            displaced += self.remove(directory)
             self._nodes[directory] = implied_directory(directory, origin)
             self._children_of[directory] = {}
             self._children_of[parent_of(directory)][directory.rpartition("/")[2]] = None

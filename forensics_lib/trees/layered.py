@@ -16,8 +16,8 @@ from forensics_lib.formats.tar import TarEntry
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.trees.archive import Member, MissingContent, read_members, resolve_link
-from forensics_lib.trees.base import Node, NodeKind, parent_of
-from forensics_lib.trees.index import IndexTree
+from forensics_lib.trees.base import Node, NodeKind
+from forensics_lib.trees.index import IndexTree, implied_directory
 
 __all__ = ["Change", "ChangeKind", "Changeset", "Mark", "apply", "differences", "read_changeset"]
 
@@ -146,8 +146,11 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: In
             hidden[node.path] = node
             before.setdefault(node.path, node)
     for mark in changeset.marks:  # only now: a whiteout hides nothing of its own layer, whichever comes first
-        if mark.opaque:
-            _require_directory(mark, tree, before)
+        if mark.opaque and not tree.has_directory(mark.path):  # it stands in one, whatever a lower layer has there
+            try:
+                _put(implied_directory(mark.path, mark.origin), tree, before)
+            except LimitExceeded as error:
+                problems.add(mark.origin, error)
     stored: set[str] = set()
     for member in changeset.members:
         node = member.node
@@ -163,38 +166,29 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: In
         if path == "/" and node.kind is not NodeKind.DIR:
             problems.add(node.origin, "a member would replace the root itself; it is left out")
             continue
-        _note_parents(path, tree, before)
-        before.setdefault(path, tree._lookup(path))
         try:
-            gone = tree.put(node)
+            gone = _put(node, tree, before)
         except LimitExceeded as error:
             problems.add(node.origin, error)
             continue
         for displaced in gone:
-            before.setdefault(displaced.path, displaced)
             if displaced.path != path and path.startswith(displaced.path + "/"):
                 problems.add(node.origin, f"{displaced.path} ({displaced.kind}) gives way to a directory for {path}")
         stored.add(path)
     return _changes(before, stored, tree)
 
 
-def _require_directory(mark: Mark, tree: IndexTree, before: dict[str, Node | None]) -> None:
-    """An opaque mark stands in a directory of this layer, so what a lower layer has there gives way to one."""
-    node = tree._lookup(mark.path)
-    if node is None or node.kind is not NodeKind.DIR:
-        _note_parents(mark.path + "/x", tree, before)
-        before.setdefault(mark.path, node)
-        tree.make_directory(mark.path, mark.origin)
-
-
-def _note_parents(path: str, tree: IndexTree, before: dict[str, Node | None]) -> None:
-    """Remember the parents that placing a path will imply."""
-    parent = parent_of(path)
-    if tree.has_directory(parent):
-        return
-    while parent != "/" and ((node := tree._lookup(parent)) is None or node.kind is not NodeKind.DIR):
-        before.setdefault(parent, node)
-        parent = parent_of(parent)
+def _put(node: Node, tree: IndexTree, before: dict[str, Node | None]) -> list[Node]:
+    """Place a node and remember what was there before, also in place of its parents; returns what it displaces."""
+    implied: list[str] = []
+    old = tree._lookup(node.path)
+    gone = tree.put(node, implied)
+    for displaced in gone:
+        before.setdefault(displaced.path, displaced)
+    for parent in implied:
+        before.setdefault(parent, None)
+    before.setdefault(node.path, old)
+    return gone
 
 
 def _changes(before: dict[str, Node | None], stored: set[str], tree: IndexTree) -> list[Change]:

@@ -253,12 +253,35 @@ def test_an_image_that_only_one_of_manifest_and_index_names(tmp_path: Path, writ
     only_index = files | {"manifest.json": to_json(entries[:1])}
     with fl.open(write(only_index, tmp_path / "docker_save")) as evidence:
         assert [image.tags for image in evidence.images] == [("a:1",), ("b:1",)]
-        assert messages(evidence) == []
+        assert messages(evidence) == [
+            f"index.json names image {digest_of(two.configuration())}, manifest.json does not"
+        ]
     only_manifest = files | {"index.json": to_json(index | {"manifests": index["manifests"][:1]})}
     with fl.open(write(only_manifest, tmp_path / "hybrid_save")) as evidence:
         assert [image.tags for image in evidence.images] == [("a:1",), ("b:1",)]
         assert any("index.json does not" in message for message in messages(evidence))
         assert evidence.image("b:1").tree().read("/other") == b"22"
+
+
+def test_names_on_which_manifest_and_index_disagree(tmp_path: Path, write: Writer) -> None:
+    files = hybrid_save(Recipe([BASE], ["a:1"]))
+    (entry,) = json.loads(files["manifest.json"])
+    renamed = files | {"manifest.json": to_json([entry | {"RepoTags": ["b:2"]}])}
+    with fl.open(write(renamed, tmp_path / "docker_save")) as evidence:
+        (image,) = evidence.images
+        assert image.tags == ("b:2",)  # as `docker load` names it
+        told = sorted(
+            message.partition(" does not")[0].split(digest_of(image.raw_config or b""))
+            for message in messages(evidence)
+        )
+        assert told == [
+            ["index.json names image ", " a:1, manifest.json"],
+            ["manifest.json names image ", " b:2, index.json"],
+        ]
+    unnamed = files | {"manifest.json": to_json([entry | {"RepoTags": None}])}
+    with fl.open(write(unnamed, tmp_path / "hybrid_save")) as evidence:
+        assert [image.tags for image in evidence.images] == [("a:1",)]
+        assert any("a:1, manifest.json does not" in message for message in messages(evidence))
 
 
 def test_a_broken_index_beside_a_good_manifest(tmp_path: Path, write: Writer) -> None:
@@ -295,6 +318,31 @@ def test_v1_parents_in_a_circle(tmp_path: Path, write: Writer) -> None:
         assert any("circle" in message for message in messages(evidence))
 
 
+def test_v1_layers_that_are_all_each_others_parent(tmp_path: Path, write: Writer) -> None:
+    recipe = Recipe([BASE, TOP])
+    files = v1_save(recipe)
+    first, second = v1_ids(recipe)
+    files[f"{first}/json"] = to_json({"id": first, "parent": second})
+    with fl.open(write(files, tmp_path)) as evidence:
+        (image,) = evidence.images
+        assert {layer.origin.label.partition("/")[0] for layer in image.layers} == {first, second}
+        assert any("circle" in message for message in messages(evidence))
+
+
+def test_a_v1_layer_whose_bytes_are_missing(tmp_path: Path, write: Writer) -> None:
+    recipe = Recipe([BASE, TOP], ["a:1"])
+    for missing in v1_ids(recipe):
+        files = {name: content for name, content in v1_save(recipe).items() if name != f"{missing}/layer.tar"}
+        (folder := tmp_path / missing).mkdir()
+        with fl.open(write(files, folder)) as evidence:
+            (image,) = evidence.images
+            assert (image.tags, len(image.layers), image.os) == (("a:1",), 2, "linux")
+            assert [layer.unreadable is None for layer in image.layers] == [x != missing for x in v1_ids(recipe)]
+            (message,) = messages(evidence)
+            assert f"{missing}/layer.tar is missing" in message
+            assert [check.actual for check in evidence.verify() if not check.ok] == ["missing"]
+
+
 def test_a_v1_parent_that_is_missing(tmp_path: Path, write: Writer) -> None:
     recipe = Recipe([BASE, TOP], ["a:1"])
     files = {name: content for name, content in v1_save(recipe).items() if not name.startswith(v1_ids(recipe)[0])}
@@ -311,6 +359,7 @@ def test_repositories_that_name_a_missing_layer(tmp_path: Path, write: Writer) -
     with fl.open(write(files, tmp_path)) as evidence:
         assert [image.tags for image in evidence.images] == [()]
         assert any(f"names layer {'f' * 64}, which is missing" in message for message in messages(evidence))
+        assert "2 names of repositories stand for no layer" in messages(evidence)
 
 
 def test_repositories_that_are_no_object(tmp_path: Path, write: Writer) -> None:

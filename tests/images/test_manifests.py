@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -16,7 +17,19 @@ from forensics_lib.images.store import Descriptor, Document, ImageStore
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.archive import tar_tree
-from tests.imagemaker import CONFIG, LAYER, MANIFEST, Files, Layout, Recipe, digest_of, to_json, to_tar
+from tests.imagemaker import (
+    CONFIG,
+    INDEX,
+    LAYER,
+    MANIFEST,
+    Files,
+    Layout,
+    Recipe,
+    digest_of,
+    to_json,
+    to_tar,
+    write_folder,
+)
 from tests.tarmaker import TarMaker
 
 ORIGIN = Origin("test")
@@ -194,3 +207,69 @@ def test_any_descriptor_is_read(value: dict[str, JsonValue]) -> None:
     assert isinstance(found.digest, str)
     assert found.size is None or isinstance(found.size, int)
     assert all(isinstance(text, str) for pair in found.annotations.items() for text in pair)
+
+
+@pytest.mark.parametrize(
+    ("tag", "media_type"),
+    [
+        ("sig", "application/vnd.dev.cosign.simplesigning.v1+json"),
+        ("att", "application/vnd.dsse.envelope.v1+json"),
+        ("sbom", "text/spdx+json"),
+        ("sbom", "application/vnd.cyclonedx+xml"),
+    ],
+)
+@pytest.mark.parametrize("of_index", [False, True])
+def test_what_cosign_stores_is_no_image(tmp_path: Path, tag: str, media_type: str, of_index: bool) -> None:
+    layout = Layout()
+    image = layout.manifest(Recipe([BASE]))
+    about = layout.add({"schemaVersion": 2, "mediaType": INDEX, "manifests": [image]}, INDEX) if of_index else image
+    layout.name(about, "1")
+    document = layout.add(b"{}", media_type)
+    layout.name(layout.manifest(Recipe([]), layers=[document]), f"sha256-{about['digest'][7:]}.{tag}")
+    with fl.open(write_folder(layout.files(), tmp_path / "layout")) as evidence:
+        (shown,) = evidence.images
+        (attestation,) = shown.attestations
+        assert (attestation.artifact_type, attestation.subject) == (media_type, about["digest"])
+        assert [blob.read_at(0, 9) for blob in attestation.blobs] == [b"{}"]
+        assert len(evidence.artifacts) == len(evidence.problems) == 0
+        assert all(check.ok for check in evidence.verify())
+
+
+def test_without_an_index_the_indexes_among_the_blobs_tell_what_is_an_image(tmp_path: Path) -> None:
+    layout = Layout()
+    image = layout.manifest(Recipe([BASE]))
+    statement = layout.add(b"{}", "application/vnd.in-toto+json")
+    said = {"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": image["digest"]}
+    attestation = layout.manifest(Recipe([], platform=("unknown", "unknown")), layers=[statement])
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [image, attestation | {"annotations": said}]}
+    named = layout.add(index, INDEX)
+    lonely = layout.manifest(Recipe([BASE, BASE]))
+    files = layout.files()
+    del files["index.json"]
+    with fl.open(write_folder(files, tmp_path / "layout")) as evidence:
+        found = {one.manifest_digest: one for one in evidence.images}
+        assert set(found) == {image["digest"], lonely["digest"]}
+        assert found[image["digest"]].index_digest == named["digest"]
+        assert [one.digest for one in found[image["digest"]].attestations] == [attestation["digest"]]
+        assert [problem.message for problem in evidence.problems] == ["index.json is missing"]
+
+
+def test_artifact_manifests_are_not_held_against_the_schema_of_images(tmp_path: Path) -> None:
+    layout = Layout()
+    image = layout.manifest(Recipe([BASE]))
+    layout.name(image, "1")
+    kind = "application/vnd.oci.artifact.manifest.v1+json"
+    blob = layout.add(b"{}", "text/plain")
+    layout.name(layout.add({"mediaType": kind, "artifactType": "a/b", "blobs": [blob], "subject": image}, kind))
+    with fl.open(write_folder(layout.files(), tmp_path / "layout")) as evidence:
+        assert [one.artifact_type for one in evidence.image("1").attestations] == ["a/b"]
+        assert len(evidence.problems) == 0
+
+
+def test_documents_that_no_registry_takes_are_not_compared_with_the_schema() -> None:
+    problems = ProblemLog()
+    index: JsonValue = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [], "filler": "x" * (4 << 20)}
+    ManifestReader(store_of({}, problems)).index(document_of(index))
+    assert [problem.message.partition(":")[2] for problem in problems.rows] == [
+        " too large to be compared with the OCI schema"
+    ]

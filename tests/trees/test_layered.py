@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 
 import forensics_lib as fl
 from forensics_lib.trees.base import NodeKind, Tree
+from tests.imagemaker import Recipe, oci_layout, write_folder
 from tests.samples import CHANGESETS, unpack
+from tests.tarmaker import TarMaker
 
 # What each layer does to each path, from the rules: "A /a" is an addition, "C /a" a change, "D /a" a deletion.
 # A layer's directory entry that repeats what is there already changes nothing.
@@ -150,3 +153,18 @@ def test_changes_add_up_to_the_tree(cases: Path, case: str, shape: str) -> None:
                 assert (change.node is None) == (change.kind is fl.ChangeKind.DELETED)
                 assert (change.previous is None) == (change.kind is fl.ChangeKind.ADDED)
                 assert bool(change.what) == (change.kind is fl.ChangeKind.CHANGED)
+
+
+@pytest.mark.parametrize("name", ["file", ".wh..wh..opq"])
+def test_paths_deeper_than_any_file_system_has_cost_no_memory(tmp_path: Path, name: str) -> None:
+    layer = TarMaker("pax").file("d/" * 6_000 + name, b"").file("kept", b"1").end()  # its parents make 36 MB of names
+    with fl.open(write_folder(oci_layout(Recipe([layer])), tmp_path / "layout")) as evidence:
+        (image,) = evidence.images
+        tracemalloc.start()
+        try:
+            assert [node.path for node in image.tree().walk()] == ["/", "/kept"]
+            assert tracemalloc.get_traced_memory()[1] < 8 << 20
+        finally:
+            tracemalloc.stop()
+        (problem,) = evidence.problems
+        assert isinstance(problem.error, fl.LimitExceeded)
