@@ -20,7 +20,7 @@ from forensics_lib.trees.sleuthkit import KIT_TYPES
 
 __all__ = ["find_filesystems", "open_disks"]
 
-_CARRIERS = ("LVM2_member", "crypto_LUKS", "BitLocker")
+_CARRIERS = ("LVM2_member", "crypto_LUKS")
 """What volumes are made of; `find_volumes` opens them or says why not."""
 _WITHOUT_FILES = ("swap", "swsuspend", "jbd")
 _NEVER_FILES = {
@@ -78,13 +78,15 @@ def open_disks(folder: Path, names: Sequence[str], problems: ProblemLog) -> list
     return disks
 
 
-def find_filesystems(disks: Sequence[Source], problems: ProblemLog, keys: Sequence[str] = ()) -> list[FileSystem]:
+def find_filesystems(
+    disks: Sequence[Source], problems: ProblemLog, keys: Sequence[str | bytes] = ()
+) -> list[FileSystem]:
     """Every file system that can be read, and swap space; what cannot is a problem.
 
     Args:
         disks: the bytes of each.
         problems: told of damage, and of file systems that are not read.
-        keys: passphrases to try on encrypted volumes.
+        keys: passphrases, key files or keys to try on encrypted volumes.
     """
     volumes = [(volume, read_superblock(volume.source)) for volume in find_volumes(disks, problems, keys=keys)]
     found = []

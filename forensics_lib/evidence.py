@@ -76,7 +76,7 @@ class Evidence:
         progress: Progress | None = None,
         limits: Limits | None = None,
         shared_blobs: str | os.PathLike[str] | None = None,
-        keys: Sequence[str] = (),
+        keys: Sequence[str | bytes] = (),
     ) -> None:
         """Recognise the evidence and read its documents; see `open_evidence`."""
         if not os.fspath(path):  # Path("") would be the present folder
@@ -471,7 +471,7 @@ def open_evidence(
     progress: Progress | None = None,
     limits: Limits | None = None,
     shared_blobs: str | os.PathLike[str] | None = None,
-    keys: Sequence[str] = (),
+    keys: Sequence[str | bytes] = (),
 ) -> Evidence:
     """Open evidence; what it is, is told by its content.
 
@@ -485,7 +485,8 @@ def open_evidence(
         progress: called with bytes done and in total during long work.
         limits: bounds on what the evidence may ask for.
         shared_blobs: folder of blobs that several layouts share.
-        keys: passphrases to try on encrypted volumes; they are kept nowhere.
+        keys: what to try on encrypted volumes: passphrases, as text or as the bytes of a key file, or the key of a
+            volume itself; they are kept nowhere.
 
     Raises:
         PathNotFound: there is nothing at the path.

@@ -99,14 +99,14 @@ class Opened:
             source.close()
 
 
-def open_path(path: Path, problems: ProblemLog, limits: Limits, keys: Sequence[str] = ()) -> Opened:
+def open_path(path: Path, problems: ProblemLog, limits: Limits, keys: Sequence[str | bytes] = ()) -> Opened:
     """Open a folder or file; what it is, is told by its content.
 
     Args:
         path: of the evidence.
         problems: told of damage.
         limits: bounds on what the evidence may ask for.
-        keys: passphrases to try on encrypted volumes.
+        keys: passphrases, key files or keys to try on encrypted volumes.
 
     Raises:
         PathNotFound: there is nothing at the path.
@@ -155,7 +155,7 @@ def tar_entries(path: str | os.PathLike[str], *, limits: Limits | None = None) -
         raise DamagedData(f"{path} holds no tar archive", origin=source.origin)
 
 
-def _disks_of_folder(path: Path, problems: ProblemLog, keys: Sequence[str]) -> Opened | None:
+def _disks_of_folder(path: Path, problems: ProblemLog, keys: Sequence[str | bytes]) -> Opened | None:
     """The images of disks in a folder that holds nothing but files; None for any other folder."""
     names = _only_files(path)
     if not names:
@@ -182,7 +182,7 @@ def _only_files(path: Path) -> list[str]:
     return sorted(names)
 
 
-def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits, keys: Sequence[str]) -> None:
+def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits, keys: Sequence[str | bytes]) -> None:
     source, file = opened.content, opened.file
     if source is None or file is None:
         return

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from forensics_lib.errors import ForensicsError, UnsupportedFormat
+from forensics_lib.errors import ForensicsError
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.volumes.gpt import Gpt, has_header
-from forensics_lib.sources.volumes.luks import LuksSource, luks_version
+from forensics_lib.sources.volumes.luks import LuksSource
 from forensics_lib.sources.volumes.lvm import PhysicalVolume, logical_volumes
 from forensics_lib.sources.volumes.mbr import Mbr, MbrEntry
 from forensics_lib.sources.volumes.superblock import sniff_filesystem
@@ -20,7 +20,9 @@ _MAX_NESTING = 4
 _PROTECTIVE_PLACE = 512
 
 
-def find_volumes(disks: Source | Sequence[Source], problems: ProblemLog, *, keys: Sequence[str] = ()) -> list[Volume]:
+def find_volumes(
+    disks: Source | Sequence[Source], problems: ProblemLog, *, keys: Sequence[str | bytes] = ()
+) -> list[Volume]:
     """The volumes of one disk, or of several disks whose logical volumes may span them.
 
     Partitions come first, in the order of their numbers and disk by disk, then what lies inside them: the plain side of
@@ -31,7 +33,7 @@ def find_volumes(disks: Source | Sequence[Source], problems: ProblemLog, *, keys
         disks: the disk, or all disks of a machine.
         problems: told of damaged tables, partitions that overlap or end behind the disk, members that are missing,
             and encrypted volumes that no key opens.
-        keys: passphrases to try on encrypted volumes.
+        keys: passphrases, key files or keys to try on encrypted volumes.
     """
     found = [volume for disk in _several(disks) for volume in _on_disk(disk, problems)]
     fresh = found
@@ -151,18 +153,16 @@ def _check_places(disk: Source, volumes: Iterable[Volume], problems: ProblemLog)
             before = volume
 
 
-def _opened(volume: Volume, keys: Sequence[str], problems: ProblemLog) -> Volume | None:
+def _opened(volume: Volume, keys: Sequence[str | bytes], problems: ProblemLog) -> Volume | None:
     """The plain side of an encrypted volume; None, and a problem, when it stays closed."""
-    version = luks_version(volume.source)
-    if version is None:
-        if sniff_filesystem(volume.source) == "BitLocker":
-            problems.add(volume.origin, UnsupportedFormat("the volume is encrypted (BitLocker), which is not read"))
+    if sniff_filesystem(volume.source) != "crypto_LUKS":
         return None
     try:
-        plain = LuksSource(volume.source, keys)
+        plain = LuksSource(volume.source, keys, problems=problems)
     except ForensicsError as error:
         problems.add(volume.origin, error)
         return None
+    kind = f"LUKS{plain.version}"
     return Volume(
-        volume.index, VolumeKind.LUKS, None, plain.size, f"LUKS{version}", volume.name, plain.uuid, plain, plain.origin
+        volume.index, VolumeKind.LUKS, plain.offset, plain.size, kind, volume.name, plain.uuid, plain, plain.origin
     )

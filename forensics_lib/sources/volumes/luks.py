@@ -1,121 +1,127 @@
 """Volumes encrypted with LUKS: recognised always, opened with a key when there is one.
 
-Format: "LUKS1 On-Disk Format Specification" and "LUKS2 On-Disk Format Specification" of the cryptsetup project. Decoded
-by libluksde, which (as of 20260902) reads version 1 only.
+Format: the two specifications that `luks1` and `luks2` name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from struct import Struct
-from typing import Protocol
 
-from forensics_lib._optional import require
-from forensics_lib.errors import DamagedData, LimitExceeded, UnsupportedFormat
-from forensics_lib.model import Origin
-from forensics_lib.sources._libyal import LibyalSource, SourceFile, reason_of
+from forensics_lib.errors import DamagedData, ForensicsError, MissingExtra, UnsupportedFormat
+from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
+from forensics_lib.sources.volumes.dmcrypt import DecryptedSource, check_encryption
+from forensics_lib.sources.volumes.luks1 import read_luks1
+from forensics_lib.sources.volumes.luks2 import FIRST, SECOND, read_luks2
+from forensics_lib.sources.volumes.luks_keys import LuksHeader
+from forensics_lib.sources.volumes.superblock import LUKS2_PLACES
 
 __all__ = ["LuksSource", "luks_version"]
 
-_MAGIC = b"LUKS\xba\xbe"
-_SECTOR = 512
-_SLOT = Struct(">II40x")  # state, iterations
-_SLOTS = 208
-_ENABLED = 0x00AC_71F3
-_MAX_ITERATIONS = 50_000_000
+_KEY_SIZES = (16, 24, 32, 64)
 
 
-class _Volume(Protocol):
-    size: int
-    volume_identifier: str
+class LuksSource(DecryptedSource):
+    """The plain bytes of a LUKS volume of version 1 or 2. Needs the extra ``disk``.
 
-    def open_file_object(self, file: SourceFile, /) -> None: ...
-    def set_password(self, password: str, /) -> None: ...
-    def unlock(self) -> bool: ...
-    def read_buffer_at_offset(self, size: int, offset: int, /) -> bytes | None: ...
-
-
-class LuksSource(LibyalSource):
-    """The plain bytes of a LUKS volume. Needs the extra ``disk``.
+    Keyslots are opened with PBKDF2, Argon2i and Argon2id; their bytes and those of the volume are read when they are
+    encrypted with AES, as `SectorCipher` says. Not read: other ciphers, integrity (dm-integrity below the volume), a
+    volume that was being encrypted anew, detached headers and encryption by the drive itself (OPAL).
 
     Args:
         carrier: the encrypted bytes.
-        keys: passphrases; the first that fits is used.
+        keys: passphrases, as text or as the bytes of a key file, or the key of the volume itself; the first that fits
+            is used.
         origin: of the plain bytes; a step below the carrier by default.
+        problems: told of a header or keyslot that is damaged while the volume can be opened all the same.
 
     Attributes:
         version: 1 or 2.
         uuid: of the volume.
 
     Raises:
-        UnsupportedFormat: no LUKS volume, or no key fits, or it is of version 2.
+        UnsupportedFormat: no LUKS volume, or no key fits, or it is of a kind that is not read.
         DamagedData: the header contradicts the format.
-        MissingExtra: libluksde is not installed.
+        MissingExtra: the package ``cryptography`` is not installed.
     """
 
-    def __init__(self, carrier: Source, keys: Sequence[str], origin: Origin | None = None) -> None:
+    def __init__(
+        self,
+        carrier: Source,
+        keys: Sequence[str | bytes],
+        origin: Origin | None = None,
+        problems: ProblemLog | None = None,
+    ) -> None:
         """Unlock the volume."""
-        origin = origin or carrier.origin.to("LUKS")
         version = luks_version(carrier)
-        if version is None:
-            raise UnsupportedFormat("no LUKS volume: it does not begin with its magic")
-        self.version = version
-        self.carrier = carrier
-        self.keys = tuple(keys)
-        if version == 1 and not keys:
-            raise UnsupportedFormat("the volume is encrypted (LUKS version 1); it can be read with its passphrase")
-        if version != 1:
-            raise UnsupportedFormat("the volume is encrypted (LUKS version 2); only version 1 can be opened here")
-        _check_iterations(carrier, origin)
-        pyluksde = require("pyluksde", "disk")
-        file = SourceFile(carrier)
-        try:
-            volume = next((opened for key in self.keys if (opened := _unlocked(pyluksde.volume(), file, key))), None)
-            if volume is None:
-                raise UnsupportedFormat("the volume is encrypted (LUKS version 1), and no passphrase given opens it")
-            self.uuid = volume.volume_identifier
-            super().__init__(volume, [file], volume.size, origin)
-        except (OSError, ValueError) as error:  # how libluksde fails
-            raise file.error or DamagedData(
-                f"the LUKS volume cannot be opened: {reason_of(error)}", origin=origin
-            ) from error
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """The bytes at a position; short only at the end.
-
-        Raises:
-            DamagedData: the library cannot decode them.
-        """
-        inside = offset % _SECTOR  # libluksde returns wrong bytes for reads that begin inside a sector
-        return super().read_at(offset - inside, inside + length)[inside:] if length > 0 else b""
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Pickle by carrier and keys: another process unlocks it again."""
-        return (LuksSource, (self.carrier, self.keys, self.origin))
+        problems = problems or ProblemLog()
+        if version not in (1, 2):
+            raise UnsupportedFormat("no LUKS volume of version 1 or 2: it does not begin with its magic")
+        header = read_luks1(carrier) if version == 1 else read_luks2(carrier, problems)
+        size = carrier.size - header.offset if header.size is None else header.size
+        self.version = header.version
+        self.uuid = header.uuid
+        origin = origin or carrier.origin.to("LUKS", header.offset)
+        if not keys:
+            raise UnsupportedFormat(f"the volume is encrypted ({_about(header)}); it can be read with its passphrase")
+        check_encryption(header.encryption, _KEY_SIZES[2], header.sector_size)
+        if header.offset + size > carrier.size:
+            there = carrier.size - header.offset
+            problems.add(origin, f"the encrypted bytes of the LUKS volume are {size}, only {there} are there")
+        super().__init__(
+            carrier,
+            header.offset,
+            size // header.sector_size * header.sector_size,
+            header.encryption,
+            _unlocked(carrier, header, keys),
+            sector_size=header.sector_size,
+            tweak=header.tweak,
+            origin=origin,
+        )
 
 
 def luks_version(source: Source) -> int | None:
-    """The version of a LUKS volume; None when the bytes are none."""
-    try:
-        head = source.read_at(0, 8)
-    except DamagedData:
-        return None
-    return int.from_bytes(head[6:8], "big") if head.startswith(_MAGIC) and len(head) == 8 else None
+    """The version of a LUKS volume, also of one that has only its second header; None when the bytes are none."""
+    for place in (0, *LUKS2_PLACES):
+        try:
+            head = source.read_at(place, 8)
+        except DamagedData:
+            continue
+        if head.startswith(SECOND if place else FIRST) and len(head) == 8:
+            return int.from_bytes(head[6:8], "big")
+    return None
 
 
-def _check_iterations(carrier: Source, origin: Origin) -> None:
-    """Refuse a header whose keys would take hours to derive; a slow machine of today chooses some millions."""
-    head = carrier.read_at(0, _SLOTS + 8 * _SLOT.size)
-    if len(head) < _SLOTS + 8 * _SLOT.size:
-        raise DamagedData("the header of the LUKS volume is cut off", origin=origin)
-    counts = [count for state, count in _SLOT.iter_unpack(head[_SLOTS:]) if state == _ENABLED]
-    if max(int.from_bytes(head[164:168], "big"), *counts, 0) > _MAX_ITERATIONS:
-        raise LimitExceeded(f"a key of the LUKS volume takes more than {_MAX_ITERATIONS} rounds", origin=origin)
+def _about(header: LuksHeader) -> str:
+    kinds = ", ".join(f"{slot.name} {slot.kdf.name}" for slot in header.keyslots)
+    tokens = f"; tokens {', '.join(header.tokens)}" if header.tokens else ""
+    return f"LUKS version {header.version}, {header.encryption}, keyslots {kinds or 'none'}{tokens}"
 
 
-def _unlocked(volume: _Volume, file: SourceFile, key: str) -> _Volume | None:
-    file.seek(0)
-    volume.open_file_object(file)
-    volume.set_password(key)
-    return volume if volume.unlock() else None
+def _unlocked(carrier: Source, header: LuksHeader, keys: Sequence[str | bytes]) -> bytes:
+    """The key of the volume.
+
+    Raises:
+        UnsupportedFormat: no key opens it, with the reasons for keyslots that could not be tried.
+    """
+    faults = list(header.faults)
+    for given in keys:
+        passphrase = given.encode("utf-8", "surrogateescape") if isinstance(given, str) else bytes(given)
+        if isinstance(given, bytes) and len(given) in _KEY_SIZES and _is_proven(header, given):
+            return given
+        for slot in header.keyslots:
+            try:
+                key = slot.open(carrier, passphrase)
+                if _is_proven(header, key):
+                    return key
+            except MissingExtra:
+                raise
+            except ForensicsError as error:
+                faults.append(f"keyslot {slot.name}: {error}")
+    reasons = "".join(f"; {fault}" for fault in dict.fromkeys(faults))
+    message = f"the volume is encrypted ({_about(header)}), and no key given opens it{reasons}"
+    raise UnsupportedFormat(message)
+
+
+def _is_proven(header: LuksHeader, key: bytes) -> bool:
+    return any(digest.proves(key) for digest in header.digests)

@@ -13,7 +13,10 @@ from struct import Struct
 from forensics_lib.errors import DamagedData
 from forensics_lib.sources.base import Source
 
-__all__ = ["Superblock", "read_superblock", "sniff_filesystem"]
+__all__ = ["LUKS2_PLACES", "Superblock", "read_superblock", "sniff_filesystem"]
+
+LUKS2_PLACES = tuple(size << 10 for size in (16, 32, 64, 128, 256, 512, 1024, 2048, 4096))
+"""Where the second header of LUKS 2 can begin, which is how large each of the two can be."""
 
 _U16, _U32, _U64 = Struct("<H"), Struct("<I"), Struct("<Q")
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
@@ -64,7 +67,7 @@ def read_superblock(source: Source) -> Superblock | None:
     blocks = _head(source, _ZFS_UBERBLOCKS, _ZFS_UBERBLOCKS)
     if any(blocks.startswith(_ZFS_MAGICS, place) for place in range(0, len(blocks), 1024)):
         return Superblock("zfs_member")
-    return _raid_at_the_end(source)
+    return _raid_at_the_end(source) or _second_luks(source)
 
 
 _RAID_ROUNDING = 1 << 20  # of the size, to whole chunks
@@ -105,6 +108,15 @@ def _raid_at_the_end(source: Source) -> Superblock | None:
     return None
 
 
+def _second_luks(source: Source) -> Superblock | None:
+    """A LUKS volume of version 2 whose first header is gone; the second says itself where it lies."""
+    for place in LUKS2_PLACES:
+        head = _head(source, place, 512)
+        if head.startswith(b"SKUL\xba\xbe\0\2") and int.from_bytes(head[256:264], "big") == place:
+            return _luks(head)
+    return None
+
+
 def _head(source: Source, offset: int, length: int) -> bytes:
     data = b""
     try:
@@ -116,9 +128,9 @@ def _head(source: Source, offset: int, length: int) -> bytes:
 
 
 def _luks(head: bytes) -> Superblock | None:
-    if not head.startswith((b"LUKS\xba\xbe", b"SKUL\xba\xbe")) or len(head) < 208:
+    if not head.startswith((b"LUKS\xba\xbe", b"SKUL\xba\xbe")):
         return None
-    label = _text(head[24:72]) if head[7] == 2 else ""
+    label = _text(head[24:72]) if head[6:8] == b"\0\2" else ""
     return Superblock("crypto_LUKS", label, _text(head[168:208]))
 
 
