@@ -178,6 +178,9 @@ class ProblemLog:
             if len(self._rows) == _MAX_PROBLEMS:
                 error = LimitExceeded(f"more than {_MAX_PROBLEMS} problems; no more are listed")
             self._rows.append(Problem(origin, str(error), error))
+        cause: BaseException | None = error
+        while cause is not None and cause.__traceback__ is not None:  # its frames hold what was being read
+            cause.__traceback__, cause = None, cause.__cause__ or cause.__context__
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

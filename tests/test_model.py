@@ -159,3 +159,21 @@ def test_times_are_cut_to_microseconds_never_rounded(nanoseconds: int) -> None:
     assert moment is not None
     assert moment.tzinfo is UTC
     assert (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) == nanoseconds // 1000
+
+
+def test_a_kept_problem_holds_nothing_of_what_was_being_read() -> None:
+    log = ProblemLog()
+
+    def read() -> None:
+        try:
+            bytes(1)[1]
+        except IndexError as error:
+            raise DamagedData("too short", origin=DISK) from error
+
+    try:
+        read()
+    except DamagedData as error:
+        log.add(DISK, error)
+    (problem,) = log.rows
+    assert isinstance(problem.error.__cause__, IndexError)
+    assert problem.error.__traceback__ is problem.error.__cause__.__traceback__ is None

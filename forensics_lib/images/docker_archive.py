@@ -76,10 +76,12 @@ class DockerArchive:
         by_config: dict[str, list[ImageParts]] = {}
         for image in self.reader.images.values():
             by_config.setdefault(image.config_digest or "", []).append(image)
-        for entry in entries:
-            image = self._image(entry, manifest, hybrid)
-            twins = by_config.get(image.config_digest or "", [])
-            self.images.append(self._with_index(image, twins, manifest) if hybrid else image)
+        images = [self._image(entry, manifest, hybrid) for entry in entries]
+        if hybrid:
+            shared = self._compare_tags(images, by_config, manifest)
+            twins = [by_config.get(image.config_digest or "", []) for image in images]
+            images = [self._with_index(image, own, shared, manifest) for image, own in zip(images, twins, strict=True)]
+        self.images += images
 
     def _report_unnamed(self, others: list[ImageParts], manifest: Document) -> None:
         """Images that only the index names, but for further platforms, of which ``manifest.json`` names the first."""
@@ -126,7 +128,9 @@ class DockerArchive:
         size = None if blob.stored is None else blob.stored.size
         return LayerSpec(blob, digest, size, described.media_type if described is not None else "", blob.origin)
 
-    def _with_index(self, image: ImageParts, twins: list[ImageParts], manifest: Document) -> ImageParts:
+    def _with_index(
+        self, image: ImageParts, twins: list[ImageParts], shared: set[str], manifest: Document
+    ) -> ImageParts:
         """Add what the index of the same archive says of the image, when it says the same."""
         problems = self.store.problems
         if not twins:
@@ -138,8 +142,8 @@ class DockerArchive:
                 message += f"{len(twin.layers)} or others; manifest.json is followed"
                 problems.add(twin.origin, message)
         twin = twins[0]
-        tags = image.tags or tuple(dict.fromkeys(tag for one in twins for tag in one.tags))
-        self._compare_tags(image, twins, manifest)
+        indexed = [tag for one in twins for tag in one.tags if not image.tags or tag in shared]
+        tags = tuple(dict.fromkeys((*image.tags, *indexed)))
         agree = [spec.origin for spec in twin.layers] == [spec.origin for spec in image.layers]
         shown = self._as_store_shows(replace(twin, tags=tags))
         return replace(
@@ -157,15 +161,24 @@ class DockerArchive:
             attestations=twin.attestations,
         )
 
-    def _compare_tags(self, image: ImageParts, twins: list[ImageParts], manifest: Document) -> None:
-        named = {tag for one in twins for tag in one.tags if ":" in tag or "/" in tag}  # not a tag without its name
-        for one, other, tags in (
-            ("manifest.json", "index.json", set(image.tags) - named if named else set()),
-            ("index.json", "manifest.json", named - set(image.tags)),
-        ):
-            for tag in sorted(tags):
-                message = f"{one} names image {image.id} {tag}, {other} does not; manifest.json is followed"
-                self.store.problems.add(manifest.origin, message)
+    def _compare_tags(
+        self, images: list[ImageParts], by_config: dict[str, list[ImageParts]], manifest: Document
+    ) -> set[str]:
+        """Report the names on which the two documents disagree; the others are returned.
+
+        These may stand for several platforms in the index, of which ``manifest.json`` names the first.
+        """
+        listed = {(tag, image.config_digest or "") for image in images for tag in image.tags}
+        indexed = {(tag, config) for config, twins in by_config.items() for one in twins for tag in one.tags}
+        indexed = {(tag, config) for tag, config in indexed if ":" in tag or "/" in tag}  # not a tag without its name
+        shared = {tag for tag, _ in listed & indexed}
+        known = {image.config_digest or "" for image in images} & set(by_config)  # other images are reported as such
+        for one, other, names in (("manifest", "index", listed if indexed else set()), ("index", "manifest", indexed)):
+            for tag, config in sorted(names):
+                if tag not in shared and config in known:
+                    message = f"{one}.json names image {config} {tag}, {other}.json does not; manifest.json is followed"
+                    self.store.problems.add(manifest.origin, message)
+        return shared
 
     def _as_store_shows(self, image: ImageParts) -> ImageParts:
         """An image of the index with the names and size that Docker's containerd store shows of it."""

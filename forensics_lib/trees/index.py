@@ -131,11 +131,11 @@ class IndexTree(Tree):
         missing = []
         parent = parent_of(path)
         while not self.has_directory(parent):
+            self._implied += len(parent)
+            if self._implied > _MAX_IMPLIED:
+                raise LimitExceeded(f"too many directories that no member names, at {path[:100]}", origin=origin)
             missing.append(parent)
             parent = parent_of(parent)
-        self._implied += sum(map(len, missing))
-        if self._implied > _MAX_IMPLIED:
-            raise LimitExceeded(f"too many directories that no member names, at {path[:100]}", origin=origin)
         implied += missing
         for directory in reversed(missing):
             displaced += self.remove(directory)
