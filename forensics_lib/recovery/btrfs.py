@@ -26,7 +26,7 @@ from forensics_lib.recovery.forms import Form, form_of
 from forensics_lib.recovery.judge import container_of, judged, kind_of
 from forensics_lib.recovery.lives import STOOD_NS
 from forensics_lib.recovery.paths import Name
-from forensics_lib.recovery.remnant import Confidence, Remnant
+from forensics_lib.recovery.remnant import Confidence, Remnant, trace
 from forensics_lib.recovery.undelete import described, name_words
 from forensics_lib.sources.base import BytesSource, Source
 from forensics_lib.trees.btrfs import BtrfsTree
@@ -250,37 +250,21 @@ class _Undelete:
         names = self._names.of(subvolume, number, transaction)
         if names:
             path = names[0].path
-            yield Remnant(
-                kind=kind_of(path),
-                path=path,
-                container_id=container_of(path),
-                image_id="",
-                method=_METHOD,
-                confidence=Confidence.METADATA_ONLY,
-                complete=False,
-                size=None,
-                origin=self._tree.origin.to(f"subvolume {subvolume}").to(f"inode {number}"),
-                detail="only its name is known",
-            )
+            origin = self._tree.origin.to(f"subvolume {subvolume}").to(f"inode {number}")
+            yield _trace(path, origin, "only its name is known")
 
     def _subvolume(self, one: OldSubvolume) -> Remnant:
         path = self._names.subvolume(one.number)
         source = self._subvolumes.source(one.number)
         words = [f"subvolume {one.number}"]
         words += [f"snapshot of {self._names.subvolume(source)}"] if source is not None else []
-        return Remnant(
-            kind=kind_of(path),
-            path=path,
-            container_id=container_of(path),
-            image_id="",
-            method=_METHOD,
-            confidence=Confidence.METADATA_ONLY,
-            complete=False,
-            size=None,
-            origin=self._tree.origin.to(f"subvolume {one.number}", one.at),
-            detail=", ".join(words),
-            deleted_ns=self._lives.changed_ns.get(one.gone) if one.gone is not None else None,
-        )
+        gone_ns = self._lives.changed_ns.get(one.gone) if one.gone is not None else None
+        return _trace(path, self._tree.origin.to(f"subvolume {one.number}", one.at), ", ".join(words), gone_ns)
+
+
+def _trace(path: str, origin: Origin, detail: str, deleted_ns: int | None = None) -> Remnant:
+    container_id = container_of(path)
+    return trace(kind_of(path), path, _METHOD, origin, detail, container_id=container_id, deleted_ns=deleted_ns)
 
 
 def _form(content: Source, size: int) -> Form | None:

@@ -17,10 +17,9 @@ from forensics_lib.engines.docker.snapshots import SnapshotDb
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import JsonObject, parse_object, parse_time
 from forensics_lib.images.manifests import familiar
-from forensics_lib.model import Origin
 from forensics_lib.recovery.blobs import orphan_blob
 from forensics_lib.recovery.forms import CONTAINER_ID
-from forensics_lib.recovery.remnant import Confidence, Remnant
+from forensics_lib.recovery.remnant import Confidence, Remnant, trace
 from forensics_lib.trees.base import NodeKind, join
 
 __all__ = ["node_remnants", "store_remnants"]
@@ -154,30 +153,23 @@ def _records(db: SnapshotDb) -> Iterator[Remnant]:
     for key, snapshot in db.keys.items() if snapshotter.is_reachable else ():
         if not snapshotter.exists(str(snapshot.id)):
             detail = f"{snapshot.kind} snapshot {key} whose directory is gone"
-            yield _gone(key, snapshotter.folder(str(snapshot.id)), snapshot.origin, detail, snapshot.created_ns)
+            path = snapshotter.folder(str(snapshot.id))
+            yield trace(
+                "layer",
+                path,
+                _METHOD,
+                snapshot.origin,
+                detail,
+                container_id=_container(key),
+                modified_ns=snapshot.created_ns,
+            )
     if not snapshotter.snapshots:
         return
     for (name, key), entry in db.namespace.snapshots.items():
         if name == db.driver and entry.name not in snapshotter.snapshots:
             detail = f"snapshot {key} that the snapshotter does not have any more"
-            yield _gone(key, "", entry.origin, detail, entry.created_ns)
-
-
-def _gone(key: str, path: str, origin: Origin, detail: str, created_ns: int | None) -> Remnant:
-    """A snapshot of which there is no more than a record."""
-    return Remnant(
-        kind="layer",
-        path=path,
-        container_id=_container(key),
-        image_id="",
-        method=_METHOD,
-        confidence=Confidence.METADATA_ONLY,
-        complete=False,
-        size=None,
-        origin=origin,
-        detail=detail,
-        modified_ns=created_ns,
-    )
+            container_id, created_ns = _container(key), entry.created_ns
+            yield trace("layer", "", _METHOD, entry.origin, detail, container_id=container_id, modified_ns=created_ns)
 
 
 def _container(key: str) -> str:
@@ -193,7 +185,8 @@ def _names(docker: DockerRoot) -> Iterator[Remnant]:
             if digest not in present:
                 names = ", ".join(familiar(name) for name in build.images) or "without a name"
                 detail = f"image {names} that build {build.ref} made and that is not in the store any more"
-                yield _named(digest, detail, "build history", build.origin, build.created_ns)
+                made = build.created_ns
+                yield trace("image", "", "build history", build.origin, detail, image_id=digest, modified_ns=made)
     for key, value, origin in docker._bucket("image/identity-cache.db", b"image-identity-cache-v1"):
         digest, _, rest = key.decode("utf-8", "surrogateescape").partition("|")
         if digest not in present:
@@ -205,20 +198,5 @@ def _names(docker: DockerRoot) -> Iterator[Remnant]:
                 document = JsonObject({})
             detail = f"image of {platform or 'an unknown platform'} (manifest {manifest}) that was in the store"
             cached = parse_time(document.text("CachedAt"))[1]
-            yield _named(digest, f"{detail} at {document.text('CachedAt')}", "identity cache", origin, cached)
-
-
-def _named(digest: str, detail: str, method: str, origin: Origin, modified_ns: int | None) -> Remnant:
-    return Remnant(
-        kind="image",
-        path="",
-        container_id="",
-        image_id=digest,
-        method=method,
-        confidence=Confidence.METADATA_ONLY,
-        complete=False,
-        size=None,
-        origin=origin,
-        detail=detail,
-        modified_ns=modified_ns,
-    )
+            detail += f" at {document.text('CachedAt')}"
+            yield trace("image", "", "identity cache", origin, detail, image_id=digest, modified_ns=cached)

@@ -11,7 +11,7 @@ from forensics_lib.errors import ForensicsError, NotAFile
 from forensics_lib.model import Origin, utc_from_ns
 from forensics_lib.sources.base import Source
 
-__all__ = ["Confidence", "Remnant"]
+__all__ = ["Confidence", "Remnant", "trace"]
 
 
 class Confidence(StrEnum):
@@ -106,3 +106,32 @@ class Remnant:
         """
         with self.open() as file:
             return file.read()
+
+
+def trace(
+    kind: str,
+    path: str,
+    method: str,
+    origin: Origin,
+    detail: str,
+    *,
+    container_id: str = "",
+    image_id: str = "",
+    deleted_ns: int | None = None,
+    modified_ns: int | None = None,
+) -> Remnant:
+    """A remnant of which nothing is left but that it existed; the arguments are fields of `Remnant`."""
+    return Remnant(
+        kind=kind,
+        path=path,
+        container_id=container_id,
+        image_id=image_id,
+        method=method,
+        confidence=Confidence.METADATA_ONLY,
+        complete=False,
+        size=None,
+        origin=origin,
+        detail=detail,
+        deleted_ns=deleted_ns,
+        modified_ns=modified_ns,
+    )
