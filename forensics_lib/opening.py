@@ -200,7 +200,7 @@ def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits
                     f"{path} is a disk without a file system that is read ({reasons or 'none is there'})"
                 )
             return
-    if not looks_like_tar(source):
+    if not _looks_like_tar(source):
         message = f"{path} is no image archive, layout, tar archive or disk that is read here"
         reasons = "; ".join(problem.message for problem in problems.rows[:3])
         raise UnsupportedFormat(f"{message} ({reasons})" if reasons else message)
@@ -217,7 +217,7 @@ def begins_tar(source: Source) -> bool:
     return len(head) == 512 and any(head) and checksum_ok(head)
 
 
-def looks_like_tar(source: Source) -> bool:
+def _looks_like_tar(source: Source) -> bool:
     """Whether there is a member near the start, which damage may precede, or nothing but an end-of-archive marker."""
     head = source.read_some(0, _LOOKED_AT)
     decoder = TarDecoder(SourceStream(BytesSource(head, source.origin)))

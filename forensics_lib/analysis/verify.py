@@ -96,7 +96,7 @@ def verify_images(
 def _check_names(store: ImageStore, blobs: _Blobs) -> Iterator[Check]:
     """Files that are named by their digest, whether or not anything refers to them."""
     for node in store.files():
-        stated = digest_in_path(node.path)
+        stated = _digest_in_path(node.path)
         if stated is not None:
             algorithm, encoded = parse_digest(stated)
             actual = f"{algorithm}:{blobs.digest(node, algorithm)}"
@@ -177,7 +177,7 @@ def _check_end(job: TarStream, digests: StreamDigests) -> Check:
     return Check(subject, "end-of-archive marker", actual, actual == "end-of-archive marker", job.origin)
 
 
-def digest_in_path(path: str) -> str | None:
+def _digest_in_path(path: str) -> str | None:
     """The digest that a path states, by the conventions of layouts, ``docker save`` and skopeo; else None."""
     parts = path.strip("/").split("/")
     name = parts[-1]

@@ -20,7 +20,7 @@ from forensics_lib.formats.bbolt_stale import stale_records
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
 
-__all__ = ["Bolt", "Bucket", "Meta", "Record", "State"]
+__all__ = ["Bolt", "Bucket", "Meta", "Record", "State", "Walk"]
 
 _MAX_FAULTS = 1000
 

@@ -13,10 +13,10 @@ from forensics_lib.errors import DamagedData
 from forensics_lib.formats.btrfs_checksum import CHECKSUMS
 from forensics_lib.sources.base import Source
 
-__all__ = ["BtrfsRoots", "BtrfsSuperblock", "is_btrfs", "read_superblock"]
+__all__ = ["PLACES", "BtrfsRoots", "BtrfsSuperblock", "is_btrfs", "read_superblock"]
 
 PLACES = (64 << 10, 64 << 20, 256 << 30)
-SIZE = 4096
+_SIZE = 4096
 _MAGIC = b"_BHRfS_M"
 _MAGIC_AT = 64
 _SYSTEM_CHUNKS_AT, _SYSTEM_CHUNKS_SIZE = 0x32B, 2048
@@ -106,7 +106,8 @@ class BtrfsSuperblock:
 def is_btrfs(source: Source) -> bool:
     """Whether a source holds a superblock in its first or second place."""
     return any(
-        source.size >= place + SIZE and source.read_at(place + _MAGIC_AT, len(_MAGIC)) == _MAGIC for place in PLACES[:2]
+        source.size >= place + _SIZE and source.read_at(place + _MAGIC_AT, len(_MAGIC)) == _MAGIC
+        for place in PLACES[:2]
     )
 
 
@@ -119,7 +120,7 @@ def read_superblock(source: Source) -> BtrfsSuperblock:
     errors: list[DamagedData] = []
     found: list[BtrfsSuperblock] = []
     for place in PLACES:
-        if place + SIZE > source.size:
+        if place + _SIZE > source.size:
             break
         try:
             found.append(_superblock(source, place))
@@ -131,12 +132,12 @@ def read_superblock(source: Source) -> BtrfsSuperblock:
 
 
 def _superblock(source: Source, place: int) -> BtrfsSuperblock:
-    data = source.read_at(place, SIZE)
+    data = source.read_at(place, _SIZE)
 
     def damaged(message: str) -> DamagedData:
         return DamagedData(message, origin=source.origin, offset=place)
 
-    if len(data) < SIZE or data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
+    if len(data) < _SIZE or data[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)] != _MAGIC:
         raise damaged("no btrfs superblock")
     (
         address,

@@ -238,7 +238,7 @@ def cells(data: bytes, number: int) -> list[int]:
     return [place for place in places if first + 2 * count <= place < len(data)]
 
 
-def kinds_of(body: bytes) -> tuple[list[int], int] | None:
+def _kinds_of(body: bytes) -> tuple[list[int], int] | None:
     """The serial types in the header of a record, and where its values begin; None when it is no header."""
     size, at = varint(body, 0)
     if at < 0 or not at <= size <= len(body):
@@ -254,7 +254,7 @@ def kinds_of(body: bytes) -> tuple[list[int], int] | None:
 
 def _values(body: bytes, payload: int, encoding: str) -> tuple[tuple[Value, ...], bool] | None:
     """The values of a record, and whether they fill it; None when it is none."""
-    found = kinds_of(body)
+    found = _kinds_of(body)
     if found is None or found[1] + sum(map(size_of, found[0])) != payload:
         return None
     return values_at(body, found[0], found[1], encoding)

@@ -29,8 +29,8 @@ from forensics_lib.images.reference import Reference
 
 __all__ = ["dockerfile"]
 
-BASE_NAME = "org.opencontainers.image.base.name"
-BASE_DIGEST = "org.opencontainers.image.base.digest"
+_BASE_NAME = "org.opencontainers.image.base.name"
+_BASE_DIGEST = "org.opencontainers.image.base.digest"
 
 _CHECKSUM = re.compile("(?:file|dir|multi):[0-9a-f]{64}")
 _CLASSIC_COPY = re.compile(rf"(--chown=\S+?)? ?({_CHECKSUM.pattern}|(?<!\S)[^\s-]\S*) in (\S.*)")
@@ -334,7 +334,7 @@ def _recorded_base(comment: str) -> str | None:
 
 
 def _annotated_base(annotations: Mapping[str, str]) -> str | None:
-    name, digest = annotations.get(BASE_NAME, ""), annotations.get(BASE_DIGEST, "")
+    name, digest = annotations.get(_BASE_NAME, ""), annotations.get(_BASE_DIGEST, "")
     exact = _canonical(f"{name}@{digest}") if digest and "@" not in name else None
     return exact or _canonical(name)
 

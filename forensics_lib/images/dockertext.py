@@ -23,7 +23,7 @@ __all__ = [
     "split_pairs",
 ]
 
-MAX_SPACED = 20
+_MAX_SPACED = 20
 """Most known items with spaces that `split_known` looks for: evidence decides how many there are."""
 
 # What can end a line, move the cursor or turn the reading direction; and bytes that are no UTF-8 (surrogates).
@@ -87,7 +87,7 @@ def parse_list(text: str) -> tuple[str, ...] | None:
 
 def split_known(text: str, known: Iterable[str]) -> list[str]:
     """The items of Go's ``[a b c]`` without its brackets: split at spaces, known items with spaces kept whole."""
-    spaced = sorted(islice((item for item in known if " " in item), MAX_SPACED), key=len, reverse=True)
+    spaced = sorted(islice((item for item in known if " " in item), _MAX_SPACED), key=len, reverse=True)
     items: list[str] = []
     at = 0
     while at < len(text):

@@ -19,7 +19,7 @@ from forensics_lib.sources.base import Source
 from forensics_lib.table import Table
 from forensics_lib.trees.base import Tree
 
-__all__ = ["Artifact", "Image", "LayerSpec"]
+__all__ = ["Artifact", "Image", "ImageParts", "LayerSpec"]
 
 
 @dataclass(frozen=True, slots=True)

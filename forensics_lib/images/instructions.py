@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from forensics_lib.images.dockertext import parse_list
 from forensics_lib.images.history import HistoryStep
 
-__all__ = ["Instruction", "list_words", "read_instructions"]
+__all__ = ["MAX_TEXT", "Instruction", "list_words", "read_instructions"]
 
 MAX_TEXT = 1 << 17
 """Longest text of one step that is read as an instruction; Linux runs no command with a longer argument (128 KiB)."""
 
-DEFAULT_SHELLS = ("/bin/sh -c", "cmd /S /C")
-BUILDKIT_MARK = " # buildkit"
+_DEFAULT_SHELLS = ("/bin/sh -c", "cmd /S /C")
+_BUILDKIT_MARK = " # buildkit"
 
 _INSTRUCTION = re.compile(
     r"(ADD|ARG|CMD|COPY|ENTRYPOINT|ENV|EXPOSE|HEALTHCHECK|LABEL|MAINTAINER|ONBUILD|RUN|SHELL|STOPSIGNAL|USER|VOLUME"
@@ -64,7 +64,7 @@ def read_instructions(steps: Iterable[HistoryStep], shell: Sequence[str] = ()) -
         steps: the history, oldest first.
         shell: the shell of the configuration; it helps where the step that set it is not in the history.
     """
-    shells = [" ".join(shell), *DEFAULT_SHELLS] if shell else [*DEFAULT_SHELLS]
+    shells = [" ".join(shell), *_DEFAULT_SHELLS] if shell else [*_DEFAULT_SHELLS]
     instructions: list[Instruction | None] = []
     for step in steps:
         instruction = _read(step, shells) if len(step.created_by) <= MAX_TEXT else None
@@ -88,12 +88,12 @@ def list_words(text: str, known: Sequence[str]) -> tuple[Sequence[str], bool]:
 
 def _read(step: HistoryStep, shells: Sequence[str]) -> Instruction | None:
     text = step.created_by
-    for shell in (*shells, *DEFAULT_SHELLS):
+    for shell in (*shells, *_DEFAULT_SHELLS):
         if text.startswith(f"{shell} #(nop) "):
             return _instruction(text[len(shell) + len(" #(nop) ") :].strip(" "), written=False)
     if _BUILD_ARGUMENTS.match(text) or _after_shell(text, shells) is not None:
         return _run(text, shells, written=False)
-    plain = text.removesuffix(BUILDKIT_MARK)
+    plain = text.removesuffix(_BUILDKIT_MARK)
     written = plain == text and not step.comment.startswith("buildkit.")
     instruction = _instruction(plain, written=written)
     if instruction is not None and instruction.keyword == "RUN":

@@ -15,7 +15,7 @@ from forensics_lib.images.store import Descriptor, Document, ImageStore
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
 
-__all__ = ["IMAGE_NAME", "REF_NAME", "ManifestReader", "tags_of"]
+__all__ = ["IMAGE_NAME", "REF_NAME", "ManifestReader", "familiar", "parse_config", "tags_of"]
 
 IMAGE_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
@@ -71,7 +71,7 @@ class ManifestReader:
 
     def _check(self, document: Document, kind: str) -> None:
         problems = self.store.problems
-        problems.defer(lambda: check_schema(document, kind, problems))
+        problems.defer(lambda: _check_schema(document, kind, problems))
 
     def _follow(
         self, descriptor: Descriptor, tags: tuple[str, ...], above: tuple[str, ...], index_digest: str | None
@@ -266,7 +266,7 @@ def familiar(name: str) -> str:
         return name
 
 
-def check_schema(document: Document, kind: str, problems: ProblemLog) -> None:
+def _check_schema(document: Document, kind: str, problems: ProblemLog) -> None:
     """Compare a document with oras's JSON schema; findings are problems and never stop the reading."""
     if len(document.raw) > _MAX_CHECKED:
         problems.add(

@@ -11,7 +11,7 @@ from forensics_lib.images.manifests import ManifestReader
 from forensics_lib.images.store import Document, ImageStore
 from forensics_lib.trees.base import NodeKind, Tree
 
-__all__ = ["is_image_dir", "is_oci_layout", "read_image_dir", "read_oci_layout"]
+__all__ = ["is_image_dir", "is_oci_layout", "kept_apart", "ordered", "read_image_dir", "read_oci_layout"]
 
 _MANIFEST_LIMIT = 4 << 20
 

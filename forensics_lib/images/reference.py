@@ -15,12 +15,12 @@ from forensics_lib.model import Origin
 
 __all__ = ["Reference"]
 
-DEFAULT_REGISTRY = "docker.io"
-INDEX = "index.docker.io"
-DEFAULT_TAG = "latest"
-OFFICIAL = "library/"
-MAX_LENGTH = 1024
-MAX_REPOSITORY = 255
+_DEFAULT_REGISTRY = "docker.io"
+_INDEX = "index.docker.io"
+_DEFAULT_TAG = "latest"
+_OFFICIAL = "library/"
+_MAX_LENGTH = 1024
+_MAX_REPOSITORY = 255
 
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]+)?"
@@ -59,9 +59,9 @@ class Reference:
     @property
     def familiar(self) -> str:
         """The name as ``docker images`` shows it: ``ubuntu:22.04``, ``acme/web:1.0``, ``registry.lab:5000/x``."""
-        if self.registry != DEFAULT_REGISTRY:
+        if self.registry != _DEFAULT_REGISTRY:
             return self.canonical
-        official = self.repository.removeprefix(OFFICIAL)
+        official = self.repository.removeprefix(_OFFICIAL)
         return f"{self.repository if '/' in official else official}{self._suffix}"
 
     @property
@@ -85,7 +85,7 @@ class Reference:
         except (ValueError, DamagedData) as error:
             raise DamagedData(f"no valid image name: {text[:300]!a}: {error}", origin=origin) from error
         if default_tag and reference.tag is None and reference.digest is None:
-            return replace(reference, tag=DEFAULT_TAG)
+            return replace(reference, tag=_DEFAULT_TAG)
         return reference
 
     @classmethod
@@ -93,7 +93,7 @@ class Reference:
         import oras.container
 
         # The grammar first: oras takes "a//b" for "b", and needs more than a second for some names of 1000 characters.
-        if len(text) > MAX_LENGTH or _NAME.fullmatch(text) is None:
+        if len(text) > _MAX_LENGTH or _NAME.fullmatch(text) is None:
             raise ValueError("not of the form [registry/]path[:tag][@digest], the path in lower case")
         if _IMAGE_ID.fullmatch(text):
             raise ValueError("this is an image id")
@@ -103,11 +103,11 @@ class Reference:
         tag = parts.tag if text.partition("@")[0].endswith(f":{parts.tag}") else None  # oras fills in "latest"
         if path.startswith("localhost/") and text.startswith("localhost/"):  # to oras, a part of the path
             registry, path = "localhost", path.removeprefix("localhost/")
-        if registry == INDEX:
-            registry = DEFAULT_REGISTRY
-        if registry == DEFAULT_REGISTRY and "/" not in path:
-            path = f"{OFFICIAL}{path}"
-        if len(path) > MAX_REPOSITORY or _REPOSITORY.fullmatch(path) is None:
+        if registry == _INDEX:
+            registry = _DEFAULT_REGISTRY
+        if registry == _DEFAULT_REGISTRY and "/" not in path:
+            path = f"{_OFFICIAL}{path}"
+        if len(path) > _MAX_REPOSITORY or _REPOSITORY.fullmatch(path) is None:
             raise ValueError("the path is too long or not in lower case")
         if digest is not None:
             parse_digest(digest)

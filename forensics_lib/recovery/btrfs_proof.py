@@ -21,7 +21,7 @@ from forensics_lib.formats.btrfs_items import ExtentKind, FileExtent, ItemKind
 from forensics_lib.formats.btrfs_space import BtrfsSpace
 from forensics_lib.model import ProblemLog
 
-__all__ = ["Proof", "Standing", "chunks_of_all_times"]
+__all__ = ["Proof", "Standing", "chunks_of_all_times", "kept"]
 
 _CHUNK_TREE, _CHECKSUM_TREE = 3, 7
 _MAX_BYTES = 256 << 20

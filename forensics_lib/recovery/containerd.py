@@ -187,7 +187,7 @@ def _names(docker: DockerRoot) -> Iterator[Remnant]:
                 detail = f"image {names} that build {build.ref} made and that is not in the store any more"
                 made = build.created_ns
                 yield trace("image", "", "build history", build.origin, detail, image_id=digest, modified_ns=made)
-    for key, value, origin in docker._bucket("image/identity-cache.db", b"image-identity-cache-v1"):
+    for key, value, origin in docker.bucket("image/identity-cache.db", b"image-identity-cache-v1"):
         digest, _, rest = key.decode("utf-8", "surrogateescape").partition("|")
         if digest not in present:
             manifest, _, platform = rest.partition("|")

@@ -49,7 +49,8 @@ def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = No
         problems.add(tree.origin.to("journal", history.fast_at), message)
     lives = Lives(source, history, groups, problems, fast)
     names = Names(source, tree.geometry, history, groups, lives, fast)
-    yield from _Undelete(tree, history, groups, names, progress).run(lives)
+    free = free_ranges(tree, problems)
+    yield from _Undelete(tree, history, groups, names, free, progress).run(lives)
 
 
 def _log(tree: ExtTree) -> Source | None:
@@ -71,18 +72,19 @@ class _Undelete(Undelete[ExtInode]):
         history: JournalHistory,
         groups: BlockGroups,
         names: Names,
+        free: Iterator[tuple[int, int]],
         progress: Progress | None,
     ) -> None:
-        """Start with nothing overwritten."""
+        """Start with nothing overwritten; `free` are (offset, length) of the free space."""
         super().__init__(tree.source, groups.block_size, tree.origin, names)
         self._names: Names = names
-        self._tree = tree
+        self._free = free
         self._history = history
         self._groups = groups
         self._progress = progress
 
     def _read_remains(self) -> None:
-        self._names.read_remains(free_ranges(self._tree), self._progress)
+        self._names.read_remains(self._free, self._progress)
 
     def _free_parts(self, run: Run) -> Iterator[tuple[int, int]]:
         return self._groups.free_parts(run.block, run.count)

@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterator
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.trees.ext import ExtTree
 
@@ -18,18 +19,18 @@ _BLOCK_UNINIT = 0x2
 _RUNS = re.compile(rb"\x00+|\xff+|[^\x00\xff]", re.DOTALL)
 
 
-def free_space(tree: ExtTree) -> FreeSpace:
-    """What may be carved of an ext file system."""
-    return FreeSpace(tree.source, free_ranges(tree), tree.geometry.block_size)
+def free_space(tree: ExtTree, problems: ProblemLog) -> FreeSpace:
+    """The free space of an ext file system, its journal replayed."""
+    return FreeSpace(tree.source, free_ranges(tree, problems), tree.geometry.block_size)
 
 
-def free_ranges(tree: ExtTree) -> Iterator[tuple[int, int]]:
+def free_ranges(tree: ExtTree, problems: ProblemLog) -> Iterator[tuple[int, int]]:
     """(offset, length) in bytes of the free space of an ext file system, ascending.
 
     The space of a group whose bitmap was never written counts as free. A group whose descriptor or bitmap cannot be
     read is a problem and counts as allocated.
     """
-    source, geometry, problems = tree.source, tree.geometry, tree._problems
+    source, geometry = tree.source, tree.geometry
     data = source.read_at(_SUPERBLOCK, 1024)
     (first,) = struct.unpack_from("<I", data, 20)
     log_cluster, per_group = struct.unpack_from("<II", data, 28)

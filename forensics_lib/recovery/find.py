@@ -167,7 +167,7 @@ def _deleted(tree: Tree, problems: ProblemLog, progress: Progress | None) -> _De
     """How deleted files of one kind of file system are found; None when that is not known."""
     match tree:
         case ExtTree():
-            return _Deleted(ext4.undelete(tree, problems, progress), [ext4_free.free_space(tree)])
+            return _Deleted(ext4.undelete(tree, problems, progress), [ext4_free.free_space(tree, problems)])
         case XfsTree():
             return _Deleted(xfs.undelete(tree, problems, progress), [xfs_free.free_space(tree, problems)])
         case BtrfsTree():

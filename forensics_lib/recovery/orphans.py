@@ -264,7 +264,7 @@ def _walk(tree: Tree, path: str) -> Iterator[Node]:
 
 def _volumes(docker: DockerRoot) -> Iterator[Remnant]:
     """Volumes with a folder and no record, and the other way round."""
-    items = list(docker._bucket("volumes/metadata.db", b"volumes"))
+    items = list(docker.bucket("volumes/metadata.db", b"volumes"))
     if not items and docker.reader.find(docker.root.at("volumes", "metadata.db")) is None:
         return  # Docker before 17.06 had no records, and a copy may lack the file
     records = decode_volumes(items, docker.reader)

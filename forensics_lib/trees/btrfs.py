@@ -45,7 +45,7 @@ class _Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class BtrfsFileContent:
+class _BtrfsFileContent:
     """The bytes of a file of the file system."""
 
     files: BtrfsFiles
@@ -270,7 +270,7 @@ class BtrfsTree(Tree):
             item.nlink,
             self._number(place),
             files.xattrs(place.inode) or NO_XATTRS,
-            BtrfsFileContent(files, inode.number, item.size, origin) if is_file else None,
+            _BtrfsFileContent(files, inode.number, item.size, origin) if is_file else None,
         )
 
     def _empty(self, path: str, above: BtrfsInode, place: _Place) -> Node:

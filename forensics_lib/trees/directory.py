@@ -29,7 +29,7 @@ _KINDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class FileContent:
+class _FileContent:
     """The bytes of a file in the folder; opened without following a link, and never when it is a FIFO or device."""
 
     path: Path
@@ -92,7 +92,7 @@ class DirectoryTree(Tree):
             nlink=status.st_nlink,
             inode=status.st_ino,
             xattrs=self._xattrs(place),
-            content=FileContent(place, self.origin.to(path.lstrip("/")), self._files) if is_file else None,
+            content=_FileContent(place, self.origin.to(path.lstrip("/")), self._files) if is_file else None,
         )
 
     def _names(self, path: str) -> Iterable[str]:

@@ -41,7 +41,7 @@ class LogState(StrEnum):
 
 
 @dataclass(slots=True)
-class XfsContent:
+class _XfsContent:
     """The bytes of a file of the file system."""
 
     tree: XfsTree
@@ -150,7 +150,7 @@ class XfsTree(InodeTree):
         kind = KINDS.get(mode & 0xF000)
         content, target, rdev = None, None, 0
         if kind is _FILE:
-            content = XfsContent(self, number)
+            content = _XfsContent(self, number)
         else:
             size = 0
             if kind is NodeKind.SYMLINK:

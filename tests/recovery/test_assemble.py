@@ -263,7 +263,7 @@ def test_containers_carved_from_a_real_disk() -> None:
     problems = ProblemLog()
     source = FileSource(SMALL / "evidence/clean/disk.raw")
     tree = ExtTree(source, problems)
-    rows = list(carve(free_space(tree), problems))
+    rows = list(carve(free_space(tree, problems), problems))
     found = {container.id: container for container in deleted_containers(rows, [], problems)}
     for want in json.loads((SMALL / "truth/deleted.json").read_text())["containers"]:
         container, inspected = found[want["id"]], want["inspect"]

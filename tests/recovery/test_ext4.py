@@ -170,13 +170,17 @@ def test_free_blocks_are_those_of_the_bitmaps() -> None:
     tree = tree_of(disk())
     groups = BlockGroups(BytesSource(disk(), Origin("disk")))
     mine = {at for start, count in groups.free_parts(0, groups.block_count) for at in range(start, start + count)}
-    ranges = free_ranges(tree)
+    ranges = free_ranges(tree, ProblemLog())
     assert mine == {at for start, size in ranges for at in range(start // 1024, (start + size) // 1024)}
     assert list(groups.free_parts(groups.block_count, 5)) == []
 
 
 def test_nothing_with_a_block_that_is_used_again_is_complete() -> None:
-    free = {at for start, size in free_ranges(tree_of(disk())) for at in range(start // 1024, (start + size) // 1024)}
+    free = {
+        at
+        for start, size in free_ranges(tree_of(disk()), ProblemLog())
+        for at in range(start // 1024, (start + size) // 1024)
+    }
     checked = 0
     for one in remnants():
         if isinstance(one.content, ExtentSource):

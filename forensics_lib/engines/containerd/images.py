@@ -20,7 +20,7 @@ from forensics_lib.model import Origin
 
 __all__ = ["PlatformImage", "Target", "descriptor_of", "platform_rank", "read_target", "references_of"]
 
-DANGLING = "moby-dangling@"
+_DANGLING = "moby-dangling@"
 """What Docker puts before the digest of an image without a name."""
 _MAX_DEPTH = 16
 _MAX_MANIFESTS = 10_000
@@ -106,7 +106,7 @@ def references_of(names: Sequence[ImageEntry]) -> tuple[tuple[str, ...], tuple[s
     tags: dict[str, None] = {}
     digests: dict[str, None] = {}
     for entry in names:
-        if entry.name.startswith(DANGLING) or not entry.name:
+        if entry.name.startswith(_DANGLING) or not entry.name:
             continue
         try:
             reference = Reference.parse(entry.name)

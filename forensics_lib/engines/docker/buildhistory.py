@@ -179,7 +179,7 @@ def read_builds(docker: DockerRoot) -> list[BuildRecord]:
     notes = dict(_notes(docker.reader))
     found = []
     for path in _DATABASES:
-        for key, value, origin in docker._bucket(path, b"_records"):
+        for key, value, origin in docker.bucket(path, b"_records"):
             ref = key.decode("utf-8", "surrogateescape")
             record, damage = decode_build(value, ref, origin, notes.get(ref))
             if damage is not None:

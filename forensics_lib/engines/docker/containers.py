@@ -17,7 +17,7 @@ from forensics_lib.model import Origin
 from forensics_lib.trees.base import Node, NodeKind, join
 from forensics_lib.trees.documents import Document, DocumentReader
 
-__all__ = ["ContainerRecord", "read_containers", "record_of"]
+__all__ = ["ContainerRecord", "mount_type", "read_containers", "record_of", "state_of"]
 
 _CONFIGS = ("config.v2.json", "config.json")
 _LEFTOVER = re.compile(r"\.tmp-(config\.v2\.json|hostconfig\.json)\d*")

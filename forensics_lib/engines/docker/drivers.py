@@ -126,7 +126,7 @@ class GraphDriver(ABC):
         return self._reader.origin.to(self.folder(cache_id).lstrip("/"))
 
 
-class Overlay2(GraphDriver):
+class _Overlay2(GraphDriver):
     """overlay2 and fuse-overlayfs: ``<id>/diff`` over the directories that ``<id>/lower`` names by short links."""
 
     not_layers = frozenset(["l"])
@@ -224,7 +224,7 @@ class Overlay2(GraphDriver):
         self._reader.problems.add(self._origin(cache_id), error)
 
 
-class Overlay1(GraphDriver):
+class _Overlay1(GraphDriver):
     """overlay (until Docker 23): images are whole copies in ``root``, a container is ``upper`` over one of them."""
 
     shares = False
@@ -264,7 +264,7 @@ class Overlay1(GraphDriver):
         return self._reader.text(join(self.folder(cache_id), "lower-id")) or ""
 
 
-class Aufs(GraphDriver):
+class _Aufs(GraphDriver):
     """aufs (until Docker 23): ``diff/<id>`` over the directories that ``layers/<id>`` lists."""
 
     @property
@@ -289,7 +289,7 @@ class Aufs(GraphDriver):
         return Subtree(self._tree, self._existing(cache_id))
 
 
-class Copies(GraphDriver):
+class _Copies(GraphDriver):
     """vfs and btrfs: each layer is a whole copy (or snapshot) of the one below it."""
 
     shares = False
@@ -334,7 +334,7 @@ _WHERE = {
 }
 
 
-class Unreachable(GraphDriver):
+class _Unreachable(GraphDriver):
     """devicemapper and zfs keep files on block devices or in pools, and unknown drivers nobody knows where."""
 
     def tree(self, cache_id: str) -> Tree:
@@ -351,15 +351,15 @@ class Unreachable(GraphDriver):
 
 
 DRIVERS: dict[str, type[GraphDriver]] = {
-    "overlay2": Overlay2,
-    "fuse-overlayfs": Overlay2,
-    "overlay": Overlay1,
-    "aufs": Aufs,
-    "vfs": Copies,
-    "btrfs": Copies,
+    "overlay2": _Overlay2,
+    "fuse-overlayfs": _Overlay2,
+    "overlay": _Overlay1,
+    "aufs": _Aufs,
+    "vfs": _Copies,
+    "btrfs": _Copies,
 }
 
 
 def driver_of(name: str, reader: DocumentReader, root: DataRoot, layers: LayerDb, real_root: str) -> GraphDriver:
     """The reader of a storage driver's layers."""
-    return DRIVERS.get(name, Unreachable)(name, reader, root, layers, real_root)
+    return DRIVERS.get(name, _Unreachable)(name, reader, root, layers, real_root)

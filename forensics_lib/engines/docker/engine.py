@@ -159,13 +159,13 @@ class DockerRoot:
             store = ImageDb(self.reader, self.root, self.layer_db(name), self.driver(name), self.engine)
             known = {image.id for image in found}
             found += [image for image in store.images() if image.id not in known]
-        for name in self._drivers_before_1_10:
+        for name in self.drivers_before_1_10:
             known = {image.id for image in found}
             found += [i for i in Graph(self.reader, self.root, self.driver(name)).images() if i.id not in known]
         return found
 
     @cached_property
-    def _drivers_before_1_10(self) -> list[str]:
+    def drivers_before_1_10(self) -> list[str]:
         """Storage drivers of the image store that Docker had before 1.10."""
         names = [node.name for node in self.reader.folder(self.root.path)]
         drivers = [name.removeprefix("repositories-") for name in names if name.startswith("repositories-")]
@@ -188,7 +188,7 @@ class DockerRoot:
     @cached_property
     def network_store(self) -> NetworkStore:
         """The documents of the network store."""
-        return decode_networks(self._bucket("network/files/local-kv.db", b"libnetwork"), self.reader.problems)
+        return decode_networks(self.bucket("network/files/local-kv.db", b"libnetwork"), self.reader.problems)
 
     @cached_property
     def build_cache(self) -> BuildCache:
@@ -260,7 +260,7 @@ class DockerRoot:
     def mount(self, record: ContainerRecord) -> MountRecord | None:
         """The record of a container's writable layer; None where there is none."""
         mount = self.layer_db(record.parts.storage_driver).mounts.get(record.id)
-        if mount is None and self._drivers_before_1_10:  # the directory then had the container's id
+        if mount is None and self.drivers_before_1_10:  # the directory then had the container's id
             driver = self.driver(record.parts.storage_driver)
             init = f"{record.id}-init"
             if driver.folder(record.id) in self.reader.tree:
@@ -272,7 +272,7 @@ class DockerRoot:
         """The log of a container in the journals of the evidence."""
         return JournalLog(self.journals, container_id, self.engine.at_least(23))
 
-    def _bucket(self, path: str, name: bytes) -> Iterable[tuple[bytes, bytes, Origin]]:
+    def bucket(self, path: str, name: bytes) -> Iterable[tuple[bytes, bytes, Origin]]:
         """Key, value and origin of each record of a bucket; none when the database is missing or unreadable."""
         return self._read_bucket(path, name)[0]
 

@@ -130,7 +130,7 @@ class Owners:
     def _drivers(self) -> list[str]:
         """Storage drivers with records, then those that left nothing but layers."""
         present = [name for name in DRIVERS if self._docker.root.at(name) in self._tree]
-        return list(dict.fromkeys([*self._docker.storage_drivers, *self._docker._drivers_before_1_10, *present]))
+        return list(dict.fromkeys([*self._docker.storage_drivers, *self._docker.drivers_before_1_10, *present]))
 
     def _orphan(self, driver: GraphDriver, name: str, names: set[str]) -> OrphanLayer:
         path = driver.folder(name)

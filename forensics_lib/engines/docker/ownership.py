@@ -91,7 +91,7 @@ class Ownership:
             if isinstance(records, SnapshotDb):
                 for directory, owner in self._other_snapshots(records):
                     found.setdefault(driver.folder(directory), {owner: None})
-        for name in self._docker._drivers_before_1_10:
+        for name in self._docker.drivers_before_1_10:
             for folder, owner in self._before_1_10(self._docker.driver(name)):
                 found.setdefault(folder, {})[owner] = None
         for record in self._docker.build_cache.records:
