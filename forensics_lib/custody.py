@@ -68,6 +68,11 @@ class Custody:
         self._versions_recorded = False
         self._lock = threading.Lock()
 
+    def __repr__(self) -> str:
+        """How long it is, and the digest that stands for it."""
+        entries = self._chained()
+        return f"Custody({len(entries)} entries, {self.digest[:12]})"
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Custody:
         """A saved record, to be continued; its next entry is preceded by one of the versions then in use.

@@ -328,9 +328,11 @@ class Evidence:
                 layers get sha256, and those named here too when `kinds` names their kind.
             kinds: which of ``evidence``, ``media`` (the disk in an image file), ``blob``, ``layer`` (a layer's
                 uncompressed bytes) and ``file`` (every regular file of every layer, also what later layers hide); None
-                for all.
+                for all. A single name may stand for itself, here and in `algorithms`.
             executor: any `concurrent.futures.Executor` to do the work; None uses all cores.
         """
+        algorithms = (algorithms,) if isinstance(algorithms, str) else algorithms  # a str is a sequence of letters
+        kinds = (kinds,) if isinstance(kinds, str) else kinds
 
         def rows() -> Iterator[ArtifactHash]:
             inventory = self._inventory

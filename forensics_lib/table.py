@@ -84,6 +84,10 @@ class Table(Generic[T_co]):
         """The rows, each read from the evidence when it is reached."""
         return iter(self._read) if self._complete else self._walk()
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Pickle with all rows, which are read for it."""
+        return (_kept, (self._row_type, tuple(self), self.name))
+
     def __len__(self) -> int:
         """The number of rows; reads all of them."""
         return len(self._rows())
@@ -293,6 +297,10 @@ class Table(Generic[T_co]):
         hints, rows = _annotations(self._row_type, self._columns), self._rows()
         columns = [arrow_array(pa, (_value(row, name) for row in rows), hints.get(name)) for name in self._columns]
         return pa.table(columns, names=list(self._columns))
+
+
+def _kept(row_type: type[T_co], rows: tuple[T_co, ...], name: str) -> Table[T_co]:
+    return Table(row_type, rows, name=name)
 
 
 def _columns_of(row_type: type) -> tuple[str, ...]:

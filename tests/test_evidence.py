@@ -339,13 +339,43 @@ def test_the_custody_holds_the_digest_of_what_was_hashed(tmp_path: Path, files: 
     assert [one.get("sha256") for one in details] == [digest, None]
 
 
-def test_answers_of_closed_evidence(tmp_path: Path) -> None:
-    """What was not read before cannot be read any more, and is said to be so."""
-    evidence = fl.open(write_tar(docker_save(RECIPE), tmp_path / "web.tar"))
-    evidence.close()
-    assert all(row.kind == "layer" or not row.size for row in evidence.hashes())
-    assert not all(check.ok for check in evidence.verify())
-    assert any("it was closed" in problem.message for problem in evidence.problems)
+def test_a_single_name_of_an_algorithm_or_kind_stands_for_itself() -> None:
+    with fl.open(WEB) as evidence:
+        alone, listed = evidence.hashes("md5", "file"), evidence.hashes(("md5",), ("file",))
+        assert set(alone) == set(listed)
+        assert {row.kind for row in alone} == {"file"}
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd", "xz"])
+@pytest.mark.parametrize("shape", [docker_save, oci_layout])
+def test_closed_evidence_answers_no_question_in_part(
+    tmp_path: Path, shape: Callable[[Recipe], Files], compression: str
+) -> None:
+    with fl.open(write_tar(shape(RECIPE), tmp_path / "web.tar", compression)) as evidence:
+        (image,) = evidence.images
+        lazy = evidence.hashes()
+        seen, *_ = evidence.verify()
+    questions: list[Callable[[], object]] = [
+        lambda: list(lazy),
+        lambda: list(evidence.hashes()),
+        lambda: list(evidence.search("root")),
+        lambda: list(evidence.identify()),
+        lambda: list(image.history()),
+        image.tree,
+        lambda: image.layers[0].changes()[0],
+    ]
+    for question in questions:
+        with pytest.raises(ValueError, match="was closed"):
+            question()
+    assert seen.ok  # what was read is kept
+    assert len(evidence.problems) == 0
+
+
+def test_every_answer_says_what_it_is() -> None:
+    with fl.open(WEB) as evidence:
+        (image,) = evidence.images
+        for answer in (evidence, image, image.tree(), image.layers[0], evidence.custody, evidence.images):
+            assert " object at 0x" not in repr(answer)
 
 
 def test_nothing_is_left_open(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from forensics_lib.errors import ForensicsError, NotFound, UnsupportedFormat
@@ -234,8 +234,8 @@ class Layer:
     size: int | None
     media_type: str
     origin: Origin
-    blob: LayerBlob | None
-    _stack: Stack
+    blob: LayerBlob | None = field(repr=False)
+    _stack: Stack = field(repr=False)
 
     __table_columns__ = ("index", "digest", "diff_id", "chain_id", "size", "media_type", "compression", "origin")
 

@@ -66,12 +66,13 @@ class FileSource(Source):
 
         Raises:
             DamagedData: the disk reports a read error.
+            ValueError: the evidence was closed, which is no fault of the evidence.
         """
         length = min(length, self.size - offset)
         if length <= 0:
             return b""
         if self._fd < 0:
-            raise DamagedData(f"{self.path} cannot be read any more: it was closed", origin=self.origin, offset=offset)
+            raise ValueError(f"{self.path} was closed: ask while the evidence is open, tables read when they are used")
         try:
             if not _PREAD:  # Windows has no positional read
                 with self._lock:

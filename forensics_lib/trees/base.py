@@ -134,6 +134,10 @@ class Tree(ABC):
 
     origin: Origin
 
+    def __repr__(self) -> str:
+        """What kind of tree it is, and where it was read from."""
+        return f"{type(self).__name__}({self.origin})"
+
     @abstractmethod
     def _lookup(self, path: str) -> Node | None:
         """The node of exactly this normalised path, no link followed."""
