@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping, Sequence
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
@@ -58,6 +59,7 @@ class ExtGeometry:
         mounted_s: seconds since 1970 of the last mount.
         written_s: seconds since 1970 of the last write.
         journal_inode: inode of the journal; 0 for none.
+        maps: blocks of files by inode number, which count instead of what their inodes say.
 
     Raises:
         DamagedData: the superblock contradicts itself.
@@ -104,6 +106,7 @@ class ExtGeometry:
         self._first_block: int = first_block
         self._sparse = bool(read_only & _SPARSE)
         self._backups = struct.unpack_from("<II", data, 588) if compat & _SPARSE_2 else None
+        self.maps: Mapping[int, Sequence[Run]] = {}
         self._tables: dict[int, int] = {}
         self._at = InodeWindows(source, self.inode_size).at
 
@@ -173,7 +176,8 @@ class ExtGeometry:
         Raises:
             DamagedData: their map contradicts itself.
         """
-        return runs(inode, self.block, self.block_size, self.block_count, lost)
+        known = self.maps.get(inode.number)
+        return runs(inode, self.block, self.block_size, self.block_count, lost, known)
 
     def content(self, inode: ExtInode, size: int, origin: Origin) -> Source:
         """The bytes of an inode; holes and what was never written read as zeros, what the map has lost raises.

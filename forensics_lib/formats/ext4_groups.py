@@ -13,12 +13,13 @@ from functools import lru_cache
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.crc32c import crc32c
+from forensics_lib.formats.ext4 import ExtGeometry
 from forensics_lib.sources.base import Source
 
 __all__ = ["BlockGroups", "InodeTable"]
 
 _INODE_UNINIT, _BLOCK_UNINIT = 0x1, 0x2
-_META_BG, _64BIT, _CSUM_SEED = 0x10, 0x80, 0x2000
+_64BIT, _CSUM_SEED = 0x80, 0x2000
 _GDT_CSUM, _BIGALLOC, _METADATA_CSUM = 0x10, 0x200, 0x400
 _MAX_GROUPS = 1 << 24
 _ALL = -1
@@ -78,7 +79,7 @@ class BlockGroups:
         self._cluster_log = min(max(log_cluster - log_size, 0), 20) if compatible & _BIGALLOC else 0
         self._lazy = bool(compatible & (_GDT_CSUM | _METADATA_CSUM))
         count = min(max(self.block_count - self._first_block, 0) // per_group + 1, _MAX_GROUPS)
-        self._descriptors = self._read(count, max(size, 32), bool(incompat & _META_BG), data)
+        self._descriptors = self._read(count, max(size, 32))
         table_blocks = (inodes_per_group * inode_size + self.block_size - 1) // self.block_size
         self.tables: list[InodeTable] = []
         for group, (_, table, flags, unused) in enumerate(self._descriptors):
@@ -146,19 +147,15 @@ class BlockGroups:
             return _ALL
         return int.from_bytes(data, "little") if len(data) == self.block_size else _ALL
 
-    def _read(self, count: int, size: int, scattered: bool, superblock: bytes) -> list[tuple[int, int, int, int]]:
+    def _read(self, count: int, size: int) -> list[tuple[int, int, int, int]]:
         """(block bitmap, inode table, flags, inodes never used) of every group."""
         per_block = self.block_size // size
         if not per_block:
             raise DamagedData("group descriptors larger than a block", origin=self._source.origin, offset=1024)
-        (first_meta,) = struct.unpack_from("<I", superblock, 260)
+        geometry = ExtGeometry(self._source)
         found: list[tuple[int, int, int, int]] = []
         for start in range(0, count, per_block):
-            index = start // per_block
-            block = 1024 // self.block_size + 1 + index
-            if scattered and index >= first_meta:
-                block = self._first_block + start * self._per_group + self._has_superblock(start)
-            data = self._source.read_at(block * self.block_size, self.block_size)
+            data = self._source.read_at(geometry.descriptor_offset(start), self.block_size)
             for position in range(0, min(per_block, count - start) * size, size):
                 if position + size > len(data):
                     return found
@@ -171,16 +168,3 @@ class BlockGroups:
                     unused |= struct.unpack_from("<H", data, position + 50)[0] << 16
                 found.append((bitmap, table, flags, unused))
         return found
-
-    @staticmethod
-    def _has_superblock(group: int) -> int:
-        """1 where a copy of the superblock lies in front (groups 0, 1 and powers of 3, 5 and 7)."""
-        if group <= 1:
-            return 1
-        for base in (3, 5, 7):
-            power = base
-            while power < group:
-                power *= base
-            if power == group:
-                return 1
-        return 0

@@ -6,7 +6,7 @@ Format: Linux Documentation/filesystems/ext4/ifork.rst.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_inode import EXTENTS, INLINE_DATA, ExtInode
@@ -27,6 +27,7 @@ def runs(
     block_size: int,
     block_count: int,
     lost: list[tuple[int, int]] | None = None,
+    known: Sequence[Run] | None = None,
 ) -> tuple[Run, ...]:
     """The blocks of an inode in the order of the file; none for inline content and short links.
 
@@ -37,6 +38,7 @@ def runs(
         block_count: number of blocks there are.
         lost: gets (first, number behind the last) of blocks of the file whose place cannot be told; without it the
             first of them raises.
+        known: what counts instead of the map that the inode leads to.
 
     Raises:
         DamagedData: the map contradicts itself, or is larger than any real one.
@@ -45,8 +47,12 @@ def runs(
     if kind in _NO_BLOCKS or inode.flags & INLINE_DATA or (kind == 0xA000 and is_short_link(inode)):
         return ()
     damages: list[tuple[int, int]] = []
-    extents = inode.flags & EXTENTS
-    found = _extents(inode, read, damages) if extents else _numbers(inode, read, block_size, damages)
+    if known is not None:
+        found = list(known)
+    elif inode.flags & EXTENTS:
+        found = _extents(inode, read, damages)
+    else:
+        found = _numbers(inode, read, block_size, damages)
     found.sort(key=lambda run: run.logical)
     kept: list[Run] = []
     end = 0

@@ -19,6 +19,8 @@ _MAGIC = 0xC03B3998
 _DESCRIPTOR, _COMMIT, _SUPER_V1, _SUPER_V2, _REVOKE = 1, 2, 3, 4, 5
 _INCOMPAT_64BIT, _CSUM_V2, _CSUM_V3, _FAST_COMMIT = 0x2, 0x8, 0x10, 0x20
 _ESCAPE, _SAME_UUID, _LAST = 0x1, 0x2, 0x8
+_FAST_COMMIT_BLOCKS, _MAX_FAST_BLOCKS = 256, 1 << 14
+_SMALLEST_LOG = 1024  # blocks; with fewer there is no area for fast commits
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Journal:
         block_size: bytes of a block.
         blocks: newest content of each block, by its number in the file system; revoked ones left out.
         transactions: number of committed transactions.
-        fast_commits: whether an area for fast commits exists, which is not read.
+        next_sequence: number of the transaction behind the last committed one.
+        fast_blocks: blocks of the journal that hold fast commits of that transaction; none where there is no area.
 
     Raises:
         DamagedData: there is no journal superblock.
@@ -64,9 +67,14 @@ class Journal:
             raise DamagedData("no journal superblock", origin=origin)
         self.block_size, self._length, self._first, self._sequence, self._start = struct.unpack_from(">5I", data, 12)
         self._incompat = struct.unpack_from(">I", data, 40)[0] if kind == _SUPER_V2 else 0
-        self.fast_commits = bool(self._incompat & _FAST_COMMIT)
-        if self.fast_commits:
-            self._length -= min(struct.unpack_from(">I", data, 84)[0] or 256, self._length)
+        self.fast_blocks = range(0)
+        if self._incompat & _FAST_COMMIT:
+            end = self._length
+            count = struct.unpack_from(">I", data, 84)[0] or _FAST_COMMIT_BLOCKS
+            if end - count >= _SMALLEST_LOG:
+                self._length -= count
+                self.fast_blocks = range(self._length + 1, min(end, self._length + _MAX_FAST_BLOCKS))
+        self.next_sequence = self._sequence
         self.blocks: dict[int, JournalBlock] = {}
         self.transactions = 0
         if self._start and self._first < self._length and self.block_size >= 1024:
@@ -102,6 +110,7 @@ class Journal:
                 break
             if here == position:
                 break
+        self.next_sequence = sequence & 0xFFFFFFFF
         for one in found:
             if revoked.get(one.block, -1) < one.sequence:
                 self.blocks[one.block] = one

@@ -11,7 +11,7 @@ from forensics_lib.formats.ext4_inode import ExtInode
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.formats.run import Run
 from forensics_lib.model import Origin, ProblemLog, Progress
-from forensics_lib.recovery.ext4_free import free_ranges
+from forensics_lib.recovery.ext4_free import as_of_now, free_ranges
 from forensics_lib.recovery.ext4_lives import Lives, State
 from forensics_lib.recovery.ext4_names import Names
 from forensics_lib.recovery.remnant import Confidence, Remnant
@@ -44,9 +44,6 @@ def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = No
         problems.add(tree.origin.to("journal"), error)
         history = JournalHistory(None)
     fast = list(read_fast_commits(history.fast_area(), history.block_size)) if history.fast_size else []
-    if fast and tree.geometry.needs_recovery:
-        message = f"{len(fast)} records of fast commits are not replayed; what only they know is among the remnants"
-        problems.add(tree.origin.to("journal", history.fast_at), message)
     lives = Lives(source, history, groups, problems, fast)
     names = Names(source, tree.geometry, history, groups, lives, fast)
     free = free_ranges(tree, problems)
@@ -78,6 +75,7 @@ class _Undelete(Undelete[ExtInode]):
         """Start with nothing overwritten; `free` are (offset, length) of the free space."""
         super().__init__(tree.source, groups.block_size, tree.origin, names)
         self._names: Names = names
+        self._tree = tree
         self._free = free
         self._history = history
         self._groups = groups
@@ -87,7 +85,13 @@ class _Undelete(Undelete[ExtInode]):
         self._names.read_remains(self._free, self._progress)
 
     def _free_parts(self, run: Run) -> Iterator[tuple[int, int]]:
-        return self._groups.free_parts(run.block, run.count)
+        end = run.block + run.count
+        parts = as_of_now(self._tree, self._groups.free_parts(run.block, run.count))
+        return (
+            (max(start, run.block), min(start + count, end) - max(start, run.block))
+            for start, count in parts
+            if start < end and start + count > run.block
+        )
 
     def _written_after(self, block: int, count: int, sequence: int) -> Iterator[int]:
         return self._history.written_after(block, count, sequence)

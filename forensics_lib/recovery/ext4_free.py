@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
+import heapq
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.trees.ext import ExtTree
 
-__all__ = ["free_ranges", "free_space"]
+__all__ = ["as_of_now", "free_ranges", "free_space", "without"]
 
 _SUPERBLOCK = 1024
 _64BIT, _BIGALLOC, _CHECKSUMS = 0x80, 0x200, 0x410
@@ -27,9 +29,45 @@ def free_space(tree: ExtTree, problems: ProblemLog) -> FreeSpace:
 def free_ranges(tree: ExtTree, problems: ProblemLog) -> Iterator[tuple[int, int]]:
     """(offset, length) in bytes of the free space of an ext file system, ascending.
 
-    The space of a group whose bitmap was never written counts as free. A group whose descriptor or bitmap cannot be
+    What files use since the newest fast commits is not free, what they had before is. The space of a group whose
+    bitmap was never written counts as free. A group whose descriptor or bitmap cannot be
     read is a problem and counts as allocated.
     """
+    size = tree.geometry.block_size
+    yield from as_of_now(tree, _ranges(tree, problems), size)
+
+
+def as_of_now(tree: ExtTree, parts: Iterable[tuple[int, int]], unit: int = 1) -> Iterator[tuple[int, int]]:
+    """Free ranges (first, number), ascending, as they are since the newest fast commits, which bitmaps do not know.
+
+    Args:
+        tree: the file system.
+        parts: what its bitmaps say.
+        unit: what a block counts in them.
+    """
+    freed = [(start * unit, count * unit) for start, count in tree.freed]
+    held = [(start * unit, count * unit) for start, count in tree.held]
+    return without(heapq.merge(parts, freed), held) if held or freed else iter(parts)
+
+
+def without(parts: Iterable[tuple[int, int]], held: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """What is left of ranges (first, number) when others are taken away; both ascending."""
+    done = 0
+    for start, count in parts:
+        start, end = max(start, done), start + count
+        done = max(done, end)
+        index = bisect.bisect_right(held, start, key=lambda one: one[0] + one[1])
+        for first, number in held[index:]:
+            if first >= end:
+                break
+            if first > start:
+                yield start, first - start
+            start = max(start, first + number)
+        if start < end:
+            yield start, end - start
+
+
+def _ranges(tree: ExtTree, problems: ProblemLog) -> Iterator[tuple[int, int]]:
     source, geometry = tree.source, tree.geometry
     data = source.read_at(_SUPERBLOCK, 1024)
     (first,) = struct.unpack_from("<I", data, 20)

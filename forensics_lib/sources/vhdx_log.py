@@ -11,20 +11,19 @@ from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData, LimitExceeded
 from forensics_lib.model import Origin, ProblemLog
-from forensics_lib.sources._bounds import end_of
 from forensics_lib.sources.base import Source
+from forensics_lib.sources.patched import PAGE, PatchedSource
 
-__all__ = ["PatchedSource", "replayed"]
+__all__ = ["replayed"]
 
 _HEADER_PLACES = (64 << 10, 128 << 10)
-_PAGE = 4096
 _HEADER = Struct("<4sIQ16s16s16sHHIQ")  # signature, checksum, sequence, three GUIDs, versions, log length and offset
 _ENTRY = Struct("<4sIIIQII16sQQ")  # signature, checksum, length, tail, sequence, descriptors, reserved, GUID, sizes
 _DATA = Struct("<4s4s8sQQ")  # signature, last 4 bytes, first 8 bytes (of zeros: length), offset in the file, sequence
 _MAX_LOG = 16 << 20
 _MAX_PAGES = 65_536
 _MAX_OFFSET = 1 << 46
-_ZEROS = bytes(_PAGE)
+_ZEROS = bytes(PAGE)
 
 
 class _Entry(NamedTuple):
@@ -33,36 +32,6 @@ class _Entry(NamedTuple):
     length: int
     descriptors: int
     data: bytes
-
-
-class PatchedSource(Source):
-    """Another source with some of its pages replaced; pages behind its end make it longer.
-
-    Args:
-        parent: what is below.
-        pages: new content by page number; pages are 4 KiB.
-        origin: of the result.
-    """
-
-    def __init__(self, parent: Source, pages: dict[int, bytes], origin: Origin) -> None:
-        """Serve the parent with the pages on top."""
-        self.parent = parent
-        self.pages = pages
-        self.origin = origin
-        self.size = max(parent.size, (max(pages) + 1) * _PAGE if pages else 0)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """The bytes at a position; short only at the end."""
-        end = end_of(self, offset, length)
-        if offset >= end:
-            return b""
-        data = bytearray(self.parent.read_at(offset, end - offset).ljust(end - offset, b"\0"))
-        for page in range(offset // _PAGE, -(-end // _PAGE)):
-            content = self.pages.get(page)
-            if content is not None:
-                start, stop = max(offset, page * _PAGE), min(end, page * _PAGE + _PAGE)
-                data[start - offset : stop - offset] = content[start - page * _PAGE : stop - page * _PAGE]
-        return bytes(data)
 
 
 def replayed(source: Source, problems: ProblemLog) -> Source:
@@ -77,7 +46,7 @@ def replayed(source: Source, problems: ProblemLog) -> Source:
         return source
     guid, length, offset = header[5], header[8], header[9]
     origin = source.origin.to("log", offset)
-    if length > _MAX_LOG or not length or length % _PAGE:
+    if length > _MAX_LOG or not length or length % PAGE:
         problems.add(origin, f"the log of the VHDX image cannot be read: it has {length} bytes")
         return source
     entries = _active(source.read_at(offset, length).ljust(length, b"\0"), guid)
@@ -105,8 +74,8 @@ def _current_header(source: Source) -> tuple[bytes, int, int, bytes, bytes, byte
     """The valid header with the higher sequence number."""
     best = None
     for place in _HEADER_PLACES:
-        data = source.read_at(place, _PAGE)
-        if len(data) == _PAGE and data.startswith(b"head") and _checked(data):
+        data = source.read_at(place, PAGE)
+        if len(data) == PAGE and data.startswith(b"head") and _checked(data):
             fields = _HEADER.unpack_from(data)
             if best is None or fields[2] > best[2]:
                 best = fields
@@ -117,7 +86,7 @@ def _active(log: bytes, guid: bytes) -> list[_Entry]:
     """The newest row of entries without a gap, from its tail to its head."""
     found: dict[int, _Entry] = {}
     budget = 4 * len(log)  # bytes to compute checksums of: entries overlap only where older ones are left over
-    for start in range(0, len(log), _PAGE):
+    for start in range(0, len(log), PAGE):
         entry = _entry(log, start, guid, budget)
         if entry is not None:
             budget -= entry.length
@@ -151,9 +120,9 @@ def _entry(log: bytes, start: int, guid: bytes, budget: int) -> _Entry | None:
     if log[start : start + 4] != b"loge":
         return None
     _, _, length, tail, sequence, descriptors, _, entry_guid, _, _ = _ENTRY.unpack_from(log, start)
-    if entry_guid != guid or not sequence or length % _PAGE or not _PAGE <= length <= min(len(log), budget):
+    if entry_guid != guid or not sequence or length % PAGE or not PAGE <= length <= min(len(log), budget):
         return None
-    if tail % _PAGE or tail >= len(log) or _ENTRY.size + descriptors * _DATA.size > length:
+    if tail % PAGE or tail >= len(log) or _ENTRY.size + descriptors * _DATA.size > length:
         return None
     data = (log + log)[start : start + length] if start + length > len(log) else log[start : start + length]
     return _Entry(sequence, tail, length, descriptors, data)
@@ -161,22 +130,22 @@ def _entry(log: bytes, start: int, guid: bytes, budget: int) -> _Entry | None:
 
 def _changes(entry: _Entry, origin: Origin) -> Iterator[tuple[int, bytes]]:
     """New content of pages."""
-    position = -(-(_ENTRY.size + entry.descriptors * _DATA.size) // _PAGE) * _PAGE  # the data begins at a page
+    position = -(-(_ENTRY.size + entry.descriptors * _DATA.size) // PAGE) * PAGE  # the data begins at a page
     for number in range(entry.descriptors):
         place = _ENTRY.size + number * _DATA.size
         signature, last, first, offset, sequence = _DATA.unpack_from(entry.data, place)
-        length = int.from_bytes(first, "little") if signature == b"zero" else _PAGE
-        if sequence != entry.sequence or offset % _PAGE or length % _PAGE or offset + length > _MAX_OFFSET:
+        length = int.from_bytes(first, "little") if signature == b"zero" else PAGE
+        if sequence != entry.sequence or offset % PAGE or length % PAGE or offset + length > _MAX_OFFSET:
             raise DamagedData("a descriptor of the log contradicts the format", origin=origin)
         if signature == b"zero":
-            for page in range(offset // _PAGE, (offset + length) // _PAGE):
+            for page in range(offset // PAGE, (offset + length) // PAGE):
                 yield page, _ZEROS
         elif signature == b"desc":
-            page_data = entry.data[position : position + _PAGE]
-            if len(page_data) < _PAGE or not page_data.startswith(b"data"):
+            page_data = entry.data[position : position + PAGE]
+            if len(page_data) < PAGE or not page_data.startswith(b"data"):
                 raise DamagedData("a page of the log is missing", origin=origin)
-            yield offset // _PAGE, first + page_data[8 : _PAGE - 4] + last
-            position += _PAGE
+            yield offset // PAGE, first + page_data[8 : PAGE - 4] + last
+            position += PAGE
         else:
             raise DamagedData("an unknown descriptor in the log", origin=origin)
 

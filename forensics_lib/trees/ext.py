@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData, UnsupportedFormat
 from forensics_lib.formats.directory import Directory, Report
 from forensics_lib.formats.ext4 import XATTR_MAGIC, ExtGeometry
 from forensics_lib.formats.ext4_dir import read_directory
+from forensics_lib.formats.ext4_fast_commit import pending_commits
+from forensics_lib.formats.ext4_fast_replay import FastReplay
 from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode
 from forensics_lib.formats.ext4_map import is_short_link
 from forensics_lib.formats.jbd2 import Journal, JournalBlock
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
+from forensics_lib.sources.patched import PAGE, PatchedSource
 from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, device_number
 from forensics_lib.trees.inodes import KINDS, InodeTree
 
@@ -23,6 +26,7 @@ __all__ = ["ExtTree", "ReplayedSource"]
 
 _ROOT = 2
 _ENCRYPTED = 0x800
+_MAX_FAST_COMMITS = 64 << 20  # bytes
 _FILE = NodeKind.FILE  # looked up once: a walk asks for every node
 
 
@@ -44,7 +48,8 @@ class ExtTree(InodeTree):
     """A file system of the ext family.
 
     Names, metadata, extended attributes and content come from the structures on disk. A journal that was not written
-    back is replayed in memory. A directory is listed under the one name that its own entry ".." agrees with.
+    back is replayed in memory, its fast commits as well. A directory is listed under the one name that its own entry
+    ".." agrees with.
 
     Not supported: encrypted files (their names and content are shown as stored), orphan inodes (see the recovery).
 
@@ -56,6 +61,7 @@ class ExtTree(InodeTree):
         source: the file system's bytes, the replayed journal laid over them.
         geometry: the superblock.
         replayed: blocks that were taken from the journal.
+        fast_commits: number of fast commits that were replayed.
 
     Raises:
         DamagedData: no such file system, or damaged beyond opening.
@@ -65,11 +71,24 @@ class ExtTree(InodeTree):
         """Read the superblock, and the journal when it has to be replayed."""
         super().__init__(source.origin, problems, _ROOT)
         self.geometry = ExtGeometry(source)
-        self.replayed = 0
+        self.replayed = self.fast_commits = 0
+        self._fast: FastReplay | None = None
         self.source = self._replay(source) if self.geometry.needs_recovery else source
         if self.source is not source:
             self.geometry = ExtGeometry(self.source)
+        if self._fast is not None:
+            self.geometry.maps = self._fast.maps
         self._inode = self.geometry.inode
+
+    @property
+    def held(self) -> Sequence[tuple[int, int]]:
+        """(first, number) of blocks that files use since the fast commits, ascending; bitmaps do not know of them."""
+        return () if self._fast is None else self._fast.held
+
+    @property
+    def freed(self) -> Sequence[tuple[int, int]]:
+        """(first, number) of blocks that files had before the fast commits and no other one got, or `held` has them."""
+        return () if self._fast is None else self._fast.freed
 
     @property
     def label(self) -> str:
@@ -91,6 +110,8 @@ class ExtTree(InodeTree):
         inode = self._inode(number)
         if not stat.S_ISDIR(inode.mode):
             return None
+        if self._fast is not None and number in self._fast.touched:
+            return self._fast.directory(number, inode, self._reporter(number))
         return read_directory(self.geometry, inode, self._reporter(number))
 
     def _reporter(self, number: int) -> Report:
@@ -177,11 +198,50 @@ class ExtTree(InodeTree):
             self._problems.add(source.origin, DamagedData(message, origin=source.origin))
             return source
         self.replayed = len(journal.blocks)
+        replayed = ReplayedSource(source, log, journal.blocks, size)
         message = f"the journal was replayed in memory: {journal.transactions} transactions, {self.replayed} blocks"
-        if journal.fast_commits:
-            message += "; fast commits are not read"
+        whole = self._replay_fast(replayed, log, journal) if journal.fast_blocks else replayed
+        if self._fast is not None:
+            message += f", {self.fast_commits} fast commits"
+            if self._fast.touched:
+                message += (
+                    "; they do not tell times of directories: "
+                    f"those of {len(self._fast.touched)} are older than their names"
+                )
         self._problems.add(source.origin, message)
-        return ReplayedSource(source, log, journal.blocks, size)
+        return whole
+
+    def _replay_fast(self, source: Source, log: Source, journal: Journal) -> Source:
+        """The file system with the fast commits behind the last transaction."""
+        geometry = ExtGeometry(source)
+        size, blocks = geometry.block_size, journal.fast_blocks
+        origin = log.origin.to("fast commits", blocks.start * size)
+
+        def report(fault: str) -> None:
+            self._problems.add(origin, DamagedData(fault, origin=origin))
+
+        try:
+            area = log.read_some(blocks.start * size, min(len(blocks) * size, _MAX_FAST_COMMITS))
+        except DamagedData as error:
+            report(f"they cannot be read; the file system is shown without them: {error}")
+            return source
+        commits, fault = pending_commits(area, size, geometry.inode_size, journal.next_sequence)
+        if fault:
+            report(f"fast commit {len(commits) + 1} and those behind it are not replayed: {fault}")
+        if not commits:
+            return source
+        self.fast_commits = len(commits)
+        self._fast = FastReplay(source, geometry, commits, report)
+        pages: dict[int, bytearray] = {}
+        for number, data in self._fast.inodes.items():
+            offset = geometry.inode_offset(number)
+            for start in range(offset - offset % PAGE, offset + len(data), PAGE):
+                page = start // PAGE
+                if page not in pages:
+                    pages[page] = bytearray(source.read_at(start, PAGE).ljust(PAGE, b"\0"))
+                begin, end = max(offset, start), min(offset + len(data), start + PAGE)
+                pages[page][begin - start : end - start] = data[begin - offset : end - offset]
+        return PatchedSource(source, {page: bytes(data) for page, data in pages.items()}, source.origin)
 
 
 class ReplayedSource(Source):

@@ -21,7 +21,7 @@ from forensics_lib.formats.ext4_map import Run, runs
 from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.ext4 import undelete
-from forensics_lib.recovery.ext4_free import free_ranges
+from forensics_lib.recovery.ext4_free import free_ranges, without
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource, ExtentSource
 from forensics_lib.trees.ext import ExtTree
@@ -197,9 +197,30 @@ def test_what_only_fast_commits_know() -> None:
     found = {one.path: one for one in undelete(tree, problems)}
     secret = found["/dir/secret"]
     assert (secret.read(), secret.complete) == (b"secret content\n" * 300, True)
-    assert found["/dir/config.json"].read() == b'{"a":1}'
-    assert found["/dir/two"].size == 5000
-    assert any("fast commits are not replayed" in problem.message for problem in problems.rows)
+    assert found.keys() == {"/dir/secret"}  # the others are there again since the fast commits were replayed
+    assert tree.read("/dir/config.json") == b'{"a":1}'
+    assert tree.node("/dir/two").size == 5000
+
+
+def test_what_fast_commits_hold_is_not_free() -> None:
+    tree = ExtTree(BytesSource(stored("ext4-fast-commit.img"), Origin("disk")), ProblemLog())
+    held = {block for start, count in tree.held for block in range(start, start + count)}
+    free = {
+        block
+        for start, size in free_ranges(tree, ProblemLog())
+        for block in range(start // 1024, (start + size) // 1024)
+    }
+    assert len(held) >= 5
+    assert not held & free
+    assert held & {
+        at for start, count in BlockGroups(tree.source).free_parts(0, 1 << 20) for at in range(start, start + count)
+    }
+
+
+def test_ranges_are_taken_away() -> None:
+    parts, held = [(0, 10), (20, 5), (30, 10), (50, 2)], [(3, 2), (5, 1), (18, 3), (24, 10), (60, 5)]
+    left = {at for start, count in without(parts, held) for at in range(start, start + count)}
+    assert left == {0, 1, 2, *range(6, 10), 21, 22, 23, *range(34, 40), 50, 51}
 
 
 UUID = bytes(range(16))

@@ -17,8 +17,9 @@ from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources import vhdx_log
 from forensics_lib.sources.base import BytesSource, Source
 from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.patched import PatchedSource
 from forensics_lib.sources.vhdx import Vhdx
-from forensics_lib.sources.vhdx_log import PatchedSource, replayed
+from forensics_lib.sources.vhdx_log import replayed
 from tests.diskmaker import (
     MIB,
     SIZE,

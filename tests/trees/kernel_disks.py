@@ -35,7 +35,11 @@ def truth(name: str) -> dict[str, dict[str, Any]]:
 
 def assert_as_the_kernel_said(name: str, tree: Tree) -> None:
     """Names, metadata, attributes and content of everything."""
-    wanted = truth(name)
+    assert_as_listed(truth(name), tree)
+
+
+def assert_as_listed(wanted: dict[str, dict[str, Any]], tree: Tree) -> None:
+    """The same, against a listing."""
     nodes = {node.path: node for node in tree.walk()}
     assert nodes.keys() == wanted.keys()
     for place, row in wanted.items():

@@ -1,16 +1,21 @@
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import struct
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import forensics_lib as fl
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4 import ExtGeometry, is_ext
-from forensics_lib.formats.ext4_inode import EXTENTS
+from forensics_lib.formats.ext4_fast_commit import FastInode, FastName, FastRange, FastRecord
+from forensics_lib.formats.ext4_fast_replay import FastReplay
+from forensics_lib.formats.ext4_inode import EXTENTS, decode_inode
 from forensics_lib.formats.jbd2 import Journal
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
@@ -18,10 +23,27 @@ from forensics_lib.sources.file import FileSource
 from forensics_lib.trees import inodes
 from forensics_lib.trees.base import Node, NodeKind
 from forensics_lib.trees.ext import ExtTree
-from tests.diskmaker import run
-from tests.trees.kernel_disks import assert_as_the_kernel_said, truth, unpacked
+from tests.diskmaker import run, stored
+from tests.trees.kernel_disks import assert_as_listed, assert_as_the_kernel_said, truth, unpacked
 
 IMAGES = ("ext2", "ext4", "ext4-crash")
+
+
+def records() -> st.SearchStrategy[FastRecord]:
+    numbers, names = st.integers(1, 40), st.sampled_from([b"f0", b"f1", b"new", b"sub", b"x"])
+    inode = bytes(BytesSource(stored("ext4-fast-replay.img"), Origin("disk")).read_at(0, 160))
+    return st.one_of(
+        st.builds(FastInode, numbers, st.binary(min_size=128, max_size=160) | st.just(inode), st.just(3), st.just(0)),
+        st.builds(FastName, numbers, numbers, names, st.booleans(), st.just(3), st.just(b""), st.booleans()),
+        st.builds(
+            FastRange,
+            numbers,
+            st.integers(0, 100) | st.integers(0, 0xFFFFFFFF),
+            st.integers(0, 20) | st.integers(0, 0xFFFFFFFF),
+            st.just(0) | st.integers(0, 1 << 48),
+            st.booleans(),
+        ),
+    )
 
 
 @pytest.fixture(scope="module", params=IMAGES)
@@ -42,6 +64,55 @@ def test_the_journal_of_a_crash_is_replayed(tmp_path: Path) -> None:
     assert "/etc/empty" not in tree
     assert tree.replayed > 0
     assert any("journal was replayed in memory" in problem.message for problem in problems.rows)
+
+
+def test_fast_commits_are_replayed(tmp_path: Path) -> None:
+    problems = ProblemLog()
+    tree = ExtTree(FileSource(unpacked("ext4-fast-replay", tmp_path)), problems)
+    assert tree.fast_commits == 15
+    rows = truth("ext4-fast-replay")
+    changed = {"/", "/old", "/sub", "/made", "/made/deeper"}
+    for place in changed:  # which fast commits do not tell
+        node = tree.node(place)
+        assert node.mtime_ns is not None
+        assert node.mtime_ns <= rows[place]["mtime_ns"]
+        rows[place] |= {"mtime_ns": node.mtime_ns, "ctime_ns": node.ctime_ns}
+    assert_as_listed(rows, tree)
+    [problem] = problems.rows
+    assert "15 fast commits" in problem.message
+    assert "times of directories: those of 5 are older" in problem.message
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_damaged_fast_commits_give_errors_of_the_library_only(data: st.DataObject) -> None:
+    disk = bytearray(stored("ext4-fast-replay.img"))
+    start = disk.index(b"\x09\0\x08\0")  # the head of the first one
+    for _ in range(data.draw(st.integers(1, 3))):
+        disk[start + data.draw(st.integers(0, 15 << 10))] ^= 1 << data.draw(st.integers(0, 7))
+    problems = ProblemLog()
+    tree = ExtTree(BytesSource(bytes(disk), Origin("disk")), problems)
+    assert tree.fast_commits <= 15
+    assert len(list(tree.walk())) > 10
+    if tree.fast_commits < 15:
+        assert any("replayed" in problem.message for problem in problems.rows)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.lists(records(), max_size=10), max_size=5))
+def test_any_records_of_fast_commits_can_be_applied(commits: list[list[FastRecord]]) -> None:
+    source = BytesSource(stored("ext4-fast-replay.img"), Origin("disk"))
+    geometry = ExtGeometry(source)
+    replay = FastReplay(source, geometry, commits, lambda _: None)
+    for number in replay.touched:
+        replay.directory(number, geometry.inode(number), lambda _: None)
+    geometry.maps = replay.maps
+    for number, raw in replay.inodes.items():
+        try:
+            found = geometry.runs(decode_inode(number, bytes(raw), 0), [])
+        except DamagedData:
+            continue
+        assert all(one.logical + one.count <= two.logical for one, two in itertools.pairwise(found))
 
 
 def test_whiteouts_and_opaque_marks_are_there(tmp_path: Path) -> None:
