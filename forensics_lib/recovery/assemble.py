@@ -25,7 +25,7 @@ from forensics_lib.recovery.facts import (
     facts_of_networks,
     settled,
 )
-from forensics_lib.recovery.forms import state_rank, state_text
+from forensics_lib.recovery.forms import CONTAINER_ID, state_rank, state_text
 from forensics_lib.recovery.logs import share_logs
 from forensics_lib.recovery.recovered import DEFAULT_ROOT, Recovered, RecoveredParts
 from forensics_lib.recovery.remnant import Remnant
@@ -36,6 +36,9 @@ from forensics_lib.trees.outlet import Outlet
 __all__ = ["deleted_containers"]
 
 _DRIVER = re.compile(r"(?:^|/)image/([^/]+)/layerdb/")
+_VOLUME = re.compile(r"/volumes/([a-zA-Z0-9][a-zA-Z0-9_.-]{0,254})/_data$")
+_NAMES = ("io.kubernetes.cri.container-name", "nerdctl/name")
+_IMAGES = ("io.kubernetes.cri.image-name",)
 _SOON = 10**9
 _ADJACENT = 16 << 10
 _COMMON = ("bridge", "host", "none")
@@ -222,19 +225,38 @@ def _find_layers(found: Sequence[RecoveredParts], collected: Collected, dockers:
 
 def _as_config(container_id: str, specification: JsonObject) -> JsonObject:
     """The record of a container as far as its runtime specification has it."""
-    process = specification.object("process")
-    words = process.texts("args")
-    raw: dict[str, JsonValue] = {
-        "ID": container_id,
-        "Path": words[0] if words else "",
-        "Args": list(words[1:]),
-        "Config": {
-            "Hostname": specification.text("hostname"),
-            "Env": list(process.texts("env")),
-            "WorkingDir": process.text("cwd"),
-        },
+    process, annotations = specification.object("process"), specification.object("annotations")
+    words, hostname = process.texts("args"), specification.text("hostname")
+    own: dict[str, JsonValue] = {
+        "Hostname": hostname,
+        "Env": [one for one in process.texts("env") if one != f"HOSTNAME={hostname}"],  # the daemon adds it
+        "WorkingDir": process.text("cwd"),
     }
+    raw: dict[str, JsonValue] = {"ID": container_id, "Path": words[0] if words else "", "Args": list(words[1:])}
+    called = "" if CONTAINER_ID.fullmatch(container_id) else container_id  # ctr has no other name for it
+    name = next(filter(None, map(annotations.text, _NAMES)), called)
+    image = next(filter(None, map(annotations.text, _IMAGES)), "")
+    raw |= {"Name": f"/{name}"} if name else {}
+    own |= {"Image": image} if image else {}
+    mounts = [mount for mount in specification.objects("mounts") if _is_asked_for(mount)]
+    points: dict[str, JsonValue] = {mount.text("destination"): _point(mount) for mount in mounts}
+    raw |= {"Config": own, "MountPoints": points}
     return JsonObject(raw)
+
+
+def _is_asked_for(mount: JsonObject) -> bool:
+    """Whether somebody asked for a mount; engines add their own, out of the container's folder."""
+    source = mount.text("source")
+    own = any(CONTAINER_ID.fullmatch(part) for part in source.partition("/volumes/")[0].split("/"))
+    return source.startswith("/") and mount.text("type") == "bind" and not own
+
+
+def _point(mount: JsonObject) -> dict[str, JsonValue]:
+    source = mount.text("source")
+    volume = _VOLUME.search(source)
+    point: dict[str, JsonValue] = {"Type": "volume" if volume else "bind", "Source": source}
+    point |= {"Name": volume[1], "Driver": "local"} if volume else {}
+    return point | {"Destination": mount.text("destination"), "RW": "ro" not in mount.texts("options")}
 
 
 def _host(config: Generation | None, hosts: Sequence[Generation]) -> Generation | None:

@@ -29,7 +29,7 @@ from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.base import Node, join, parent_of
 from forensics_lib.trees.documents import DocumentReader
 
-__all__ = ["containerd_remnants", "copied_records", "database_remnants"]
+__all__ = ["BoltDatabase", "containerd_remnants", "copied_records", "database_remnants"]
 
 _METHODS = {
     State.PREVIOUS: "bbolt previous transaction",
@@ -47,7 +47,7 @@ _LEAST, _LARGEST = 4 * 1024, 64 << 20
 _MAGIC = (b"\xed\xda\x0c\xed", b"\xed\x0c\xda\xed")
 
 
-_Reader: TypeAlias = "Callable[[_Database], Iterator[Remnant]]"
+_Reader: TypeAlias = "Callable[[BoltDatabase], Iterator[Remnant]]"
 
 
 def database_remnants(docker: DockerRoot) -> Iterator[Remnant]:
@@ -67,7 +67,7 @@ def containerd_remnants(containerd: Containerd) -> Iterator[Remnant]:
 def _read(databases: Iterable[tuple[Node, _Reader]], problems: ProblemLog) -> Iterator[Remnant]:
     for node, reader in databases:
         try:
-            database = _Database(node.path, Bolt(node.source(), problems))
+            database = BoltDatabase(node.path, Bolt(node.source(), problems))
             yield from reader(database)
         except ForensicsError as error:
             problems.add(node.origin.to(node.path.lstrip("/")), error)
@@ -96,7 +96,7 @@ def copied_records(
         try:
             bolt = Bolt(copy.content, ProblemLog())
             reader = next((read for names, read in _BY_BUCKET if bolt.root.bucket(*names) is not None), _others)
-            yield from reader(_Database(copy.path, bolt, known, copy.complete))
+            yield from reader(BoltDatabase(copy.path, bolt, known, copy.complete))
         except ForensicsError as error:
             problems.add(copy.origin, error)
 
@@ -107,7 +107,7 @@ def _known(dockers: Iterable[DockerRoot], containerds: Iterable[Containerd]) -> 
     own = (_of_containerd(one.root.path, one.reader) for one in containerds)
     for node, _ in chain(*(_databases(docker) for docker in dockers), *own):
         with suppress(ForensicsError):  # which is told where the database itself is read
-            known |= _Database(node.path, Bolt(node.source(), ProblemLog())).live
+            known |= BoltDatabase(node.path, Bolt(node.source(), ProblemLog())).live
     return known
 
 
@@ -152,7 +152,7 @@ def _present(reader: DocumentReader, places: Iterable[tuple[str, _Reader]]) -> I
 
 
 @dataclass(frozen=True)
-class _Database:
+class BoltDatabase:
     """One database with everything that it holds and held.
 
     Attributes:
@@ -240,7 +240,7 @@ class _Database:
         )
 
 
-def _networks(database: _Database) -> Iterator[Remnant]:
+def _networks(database: BoltDatabase) -> Iterator[Remnant]:
     """Networks, and what connected containers to them."""
     owners = dict(_sandboxes(database))
     for record in database.gone:
@@ -263,7 +263,7 @@ def _networks(database: _Database) -> Iterator[Remnant]:
         )
 
 
-def _sandboxes(database: _Database) -> Iterator[tuple[str, str]]:
+def _sandboxes(database: BoltDatabase) -> Iterator[tuple[str, str]]:
     """Container ids by the ids of their sandboxes, the deleted ones first, so that live ones count."""
     for record in (*database.gone, *database.bolt.root.walk()):
         if record.value is not None and b"/sandbox/" in record.key:
@@ -309,7 +309,7 @@ def _nested(text: str, origin: Origin) -> list[JsonObject]:
     return list(iter_objects(value if isinstance(value, list) else [value]))
 
 
-def _volumes(database: _Database) -> Iterator[Remnant]:
+def _volumes(database: BoltDatabase) -> Iterator[Remnant]:
     for record in database.gone:
         if record.value is None:
             continue
@@ -321,7 +321,7 @@ def _volumes(database: _Database) -> Iterator[Remnant]:
         yield database.remnant(record, "volume", database.was(record, words), content=record.value, valid=valid)
 
 
-def _containerd(database: _Database) -> Iterator[Remnant]:
+def _containerd(database: BoltDatabase) -> Iterator[Remnant]:
     """Objects of containerd: of containers their runtime specification, of others that they existed."""
     told: set[tuple[bytes, ...]] = set()
     specified: set[str] = set()
@@ -361,7 +361,7 @@ def _container_in(place: tuple[bytes, ...]) -> str:
     return full
 
 
-def _snapshots(database: _Database) -> Iterator[Remnant]:
+def _snapshots(database: BoltDatabase) -> Iterator[Remnant]:
     """Snapshots by name, each once: what tells in which directory a removed container's files lay."""
     told: set[bytes] = set()
     directories: dict[bytes, str] = {}
@@ -382,7 +382,7 @@ def _snapshots(database: _Database) -> Iterator[Remnant]:
         yield database.remnant(record, "record", detail, container_id=container_id)
 
 
-def _others(database: _Database) -> Iterator[Remnant]:
+def _others(database: BoltDatabase) -> Iterator[Remnant]:
     for record in database.gone:
         if record.value is not None:
             words = "/".join(_text(one) for one in (*record.path, record.key))

@@ -25,7 +25,9 @@ from forensics_lib.recovery.databases import containerd_remnants, copied_records
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.journaled import journaled_containers
 from forensics_lib.recovery.layers import named_by_layers
+from forensics_lib.recovery.libpod import PodmanStates
 from forensics_lib.recovery.orphans import orphans
+from forensics_lib.recovery.podman import podman_containers
 from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.recovery.sqlite import copied_rows, journal_rows, sqlite_remnants
 from forensics_lib.recovery.witnesses import Witnesses
@@ -75,13 +77,24 @@ class Recovery:
         """Removed containers, put together again from the remnants, the newest first; then those only journals know."""
         dockers, journals = self._holdings.dockers, self._holdings.journals
         known = {record.id for docker in dockers for record in docker.records}
+        remnants = [*self._found.sightings, *self._found.remnants]
+        podman = podman_containers(remnants, self._podman, self._problems, self._outlet)
+        others = self._podman.live | {container.id for container in podman}
+        others |= {container.id for engine in self._containerds() for container in engine.containers}
         told = self._witnesses()
         for container in deleted_containers(self._found.sightings, dockers, self._problems, self._outlet, told):
             known.add(container.id)
-            yield container
+            if container.id not in others:
+                yield container
+        yield from podman
         if journals is not None:
             docker = next(iter(dockers), None)
             yield from journaled_containers(journals, known, docker, self._outlet, self._problems)
+
+    @cached_property
+    def _podman(self) -> PodmanStates:
+        trees = [filesystem.tree for filesystem in self._holdings.opened.filesystems]
+        return PodmanStates(trees, self._holdings.journals, self._problems)
 
     def _witnesses(self) -> Witnesses:
         """What the hosts' logs and the commands that were typed there tell."""
@@ -120,6 +133,7 @@ class Recovery:
             found.sightings.extend(containerd_remnants(engine.containerd))
         found.remnants.extend(found.sightings)
         found.remnants.extend(sqlite_remnants(trees, problems))
+        found.remnants.extend(self._podman.remnants())
         digests = {image.id for docker in holdings.dockers for image in docker.images}
         for tree in trees if holdings.opened.disks else ():
             self._search_disk(tree, digests, found)

@@ -35,6 +35,7 @@ __all__ = ["DEFAULT_ROOT", "Recovered", "RecoveredLayer", "RecoveredParts", "rec
 _LIMITS = Limits()
 DEFAULT_ROOT = "/var/lib/docker"
 _SNAPSHOT_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow", ""])
+_MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "RW", "Propagation")
 _WRITTEN_AS = {"Mounts": "MountPoints", "ExecIDs": "State"}
 _HOST_PATHS = ("HostnamePath", "ResolvConfPath", "LogPath", "HostsPath")
 
@@ -138,7 +139,14 @@ class Recovered:
             self._log_path,
             reloaded=False,
         )
-        return answer if self._parts.is_whole else {key: answer[key] for key in answer if self._is_told(key)}
+        if self._parts.is_whole:
+            return answer
+        told = {key: answer[key] for key in answer if self._is_told(key)}
+        points = record.config.object("MountPoints")
+        if points.raw:
+            mounts = [points.object(name) for name in points.raw]
+            told["Mounts"] = [{key: one.get(key) for key in _MOUNT if key in one} for one in mounts]
+        return told
 
     def _is_told(self, key: str) -> bool:
         """Whether a key of the answer comes from what was recovered, and is no default."""

@@ -108,7 +108,8 @@ class Collected:
                 self.logs.append(remnant)
             elif remnant.kind == "config" and (generation := _generation(remnant)) is not None:
                 self.hosts.append(generation)
-            return
+            if not (container_id and remnant.kind == "record" and remnant.method.startswith("bbolt")):
+                return  # clients of containerd may call a container what they like
         if container_id in self._live:
             return
         if mount:

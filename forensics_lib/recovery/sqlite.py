@@ -22,7 +22,7 @@ from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
 
-__all__ = ["copied_rows", "journal_rows", "sqlite_remnants"]
+__all__ = ["copied_rows", "journal_rows", "live_rows", "sqlite_remnants"]
 
 _PODMAN = ("libpod/db.sql", "db.sql")
 _HOSTS = ("var/lib/containers/storage", "run/containers/storage", "root/.local/share/containers/storage", "storage")
@@ -113,6 +113,17 @@ def journal_rows(journals: Iterable[Remnant], trees: Iterable[Tree], problems: P
                     yield row
         except ForensicsError as error:
             problems.add(journal.origin, error)
+
+
+def live_rows(trees: Iterable[Tree], name: str) -> Iterator[tuple[Value, ...]]:
+    """The rows that a table of the databases in some trees has now; none of what cannot be read."""
+    for tree in trees:
+        for path in _paths(tree):
+            with suppress(ForensicsError):  # which is told where the database itself is read
+                database = _opened(tree, tree.node(path))
+                for table in database.tables:
+                    if table.name == name:
+                        yield from (row.values for row in database.rows(table))
 
 
 def _known(trees: Iterable[Tree]) -> set[tuple[str, tuple[Value, ...]]]:

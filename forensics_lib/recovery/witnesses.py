@@ -20,7 +20,8 @@ from forensics_lib.engines.host.commands import HostCommand
 from forensics_lib.engines.host.daemon_log import DaemonLogLine
 from forensics_lib.engines.journals import Journals
 from forensics_lib.formats.journal import JournalEntry
-from forensics_lib.model import Origin, utc_from_ns
+from forensics_lib.formats.jsondoc import format_time
+from forensics_lib.model import Origin
 from forensics_lib.recovery.forms import CONTAINER_ID
 
 __all__ = ["Life", "Witnesses", "iso"]
@@ -206,10 +207,7 @@ class Witnesses:
 
 def iso(time_ns: int | None) -> str:
     """A time as Docker writes it; empty when there is none."""
-    moment = utc_from_ns(time_ns)
-    if moment is None or time_ns is None:
-        return ""
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{time_ns % _SECOND:09}".rstrip("0").rstrip(".") + "Z"
+    return "" if time_ns is None else format_time(time_ns)
 
 
 def _first(found: re.Match[str]) -> str:

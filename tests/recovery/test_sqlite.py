@@ -114,7 +114,9 @@ def test_versions_of_keys(host: Path) -> None:
 def test_the_evidence_has_them_among_its_remnants(host: Path) -> None:
     with fl.open(host) as ev:
         assert {one.container_id for one in ev.remnants()} >= {GONE, SHORT}
-        assert not ev.deleted_containers  # which are Docker's
+        gone = {container.id: container for container in ev.deleted_containers}
+        assert set(gone) == {GONE, SHORT}
+        assert "exited with 137" in gone[SHORT].state_note
 
 
 def test_an_older_copy_of_a_database(host: Path) -> None:
