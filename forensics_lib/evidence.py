@@ -17,7 +17,7 @@ from forensics_lib.analysis.inventory import Inventory, TarStream, inventory_of
 from forensics_lib.analysis.verify import verify_images
 from forensics_lib.custody import Custody
 from forensics_lib.errors import PathNotFound
-from forensics_lib.holdings import find_holdings
+from forensics_lib.holdings import find_holdings, image_root
 from forensics_lib.images.image import Artifact, Image
 from forensics_lib.images.layer import SpoolPool
 from forensics_lib.images.lookup import find_image
@@ -90,7 +90,9 @@ class Evidence:
         self._opened = open_path(self.path, self._problems, limits, keys)
         self._outlet = Outlet(self.path, self._opened.files, self.custody, self._problems)
         shared = DirectoryTree(shared_blobs, self._problems) if shared_blobs is not None else None
-        store = ImageStore(self._opened.filesystems[0].tree, self._problems, limits, self._pool, shared)
+        root = self._opened.filesystems[0].tree
+        tree = root if self._opened.disks else image_root(root)
+        store = ImageStore(tree, self._problems, limits, self._pool, shared)
         self._holdings = find_holdings(self._opened, store, self._outlet)
         self._digests: dict[str, StreamDigests] = {}
         size = sum(file.size for file in self._opened.files) if self._opened.files else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from forensics_lib.images.docker_archive import DockerArchive, is_docker_archive
@@ -21,8 +22,10 @@ from forensics_lib.images.oci_layout import (
 from forensics_lib.images.store import ImageStore
 from forensics_lib.model import Check, EvidenceKind
 from forensics_lib.opening import Opened
+from forensics_lib.trees.base import NodeKind, Tree
 from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.outlet import Outlet
+from forensics_lib.trees.subtree import Subtree
 
 if TYPE_CHECKING:
     from forensics_lib.engines.containerd.engine import ContainerdEngine
@@ -31,7 +34,9 @@ if TYPE_CHECKING:
     from forensics_lib.engines.host.files import HostFiles
     from forensics_lib.engines.journals import Journals
 
-__all__ = ["Holdings", "find_holdings"]
+__all__ = ["Holdings", "find_holdings", "image_root"]
+
+_MOST_WRAPPED = 4  # folders around an image, each in the other
 
 
 @dataclass(slots=True)
@@ -105,6 +110,19 @@ class Holdings:
                 yield from verify_content(engine.containerd)
             for space in engine.spaces:
                 yield from verify_unpacked(space)
+
+
+def image_root(tree: Tree) -> Tree:
+    """Where an image lies in a tree: at its root, or in the one folder that holds everything else."""
+    below = tree
+    for _ in range(_MOST_WRAPPED):
+        if is_image_dir(below) or is_docker_archive(below) or is_oci_layout(below):
+            return below
+        held = list(islice(below.children(), 2))
+        if len(held) != 1 or held[0].kind is not NodeKind.DIR:
+            break
+        below = Subtree(below, held[0].path)
+    return tree
 
 
 def find_holdings(opened: Opened, store: ImageStore, outlet: Outlet) -> Holdings:

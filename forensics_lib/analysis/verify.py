@@ -159,7 +159,8 @@ def _check_image(image: Image, streams: dict[str, tuple[TarStream, StreamDigests
             if found is None and layer.digest is None and layer.blob is not None:
                 yield Check(f"{name} layer {index} present", layer.blob.path, _MISSING, False, layer.origin)
             continue
-        value = actual or (_MISSING if found is None else "undecodable")
+        is_stored = found is not None or (layer.blob is not None and layer.blob.stored is not None)
+        value = actual or ("undecodable" if is_stored else _MISSING)
         yield Check(f"{name} layer {index} diff_id", expected_id, value, value == expected_id, layer.origin)
     if stated and len(computed) == len(stated) and image.layers and image.layers[-1].chain_id is not None:
         expected_chain, actual_chain = image.layers[-1].chain_id, chain_ids(computed)[-1]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from forensics_lib.errors import ForensicsError, NotFound, UnsupportedFormat
 from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar_header import checksum_ok
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, decompress, sniff
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from forensics_lib.images.stack import FileVersion, HiddenFile
 
 __all__ = ["Layer", "LayerBlob", "SpoolPool", "Stack"]
+
+
+_HEAD = 2048
+_FILE_SYSTEMS = ((0, b"hsqs", "squashfs"), (1024, b"\xe2\xe1\xf5\xe0", "EROFS"))  # offset and magic of each
 
 
 class Stack(Protocol):
@@ -119,7 +124,9 @@ class LayerBlob:
             self.unreadable = unreadable or NotFound(f"{path} is missing from the evidence")
         elif unreadable is None:
             try:
-                self.compression = sniff(stored.read_at(0, 16))
+                head = stored.read_at(0, _HEAD)
+                self.compression = sniff(head[:16])
+                _refuse_file_systems(head, path)
             except ForensicsError as error:
                 self.unreadable = error
                 problems.add(origin, error)
@@ -190,6 +197,13 @@ class LayerBlob:
         if self.unreadable is not None or self.stored is None:
             raise self.unreadable or UnsupportedFormat(f"{self.path} cannot be read")
         return self.stored
+
+
+def _refuse_file_systems(head: bytes, path: str) -> None:
+    """Some engines store a layer as the image of a file system, which is no archive to be searched for members."""
+    for offset, magic, name in _FILE_SYSTEMS:
+        if head.startswith(magic, offset) and not (len(head) >= 512 and checksum_ok(head[:512])):
+            raise UnsupportedFormat(f"layer {path} is a {name} file system and no tar archive")
 
 
 class _Spooled(Source):

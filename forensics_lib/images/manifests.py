@@ -288,7 +288,8 @@ def _check_schema(document: Document, kind: str, problems: ProblemLog) -> None:
 
 
 def _compare_media_type(layer: Descriptor, found: str, unreadable: ForensicsError | None, problems: ProblemLog) -> None:
-    declared = next((name for name in ("gzip", "zstd") if layer.media_type.endswith((f"+{name}", f".{name}"))), "none")
+    names = ("gzip", "zstd", "xz", "bzip2")
+    declared = next((name for name in names if layer.media_type.endswith((f"+{name}", f".{name}"))), "none")
     if unreadable is None and layer.media_type and declared != found and "+encrypted" not in layer.media_type:
         message = f"layer {layer.digest} is declared as {layer.media_type}, but its compression is {found}"
         problems.add(layer.origin, message)

@@ -22,6 +22,7 @@ from tests.imagemaker import (
     Recipe,
     compressed,
     digest_of,
+    docker_save,
     image_dir,
     oci_layout,
     schema_one_dir,
@@ -52,7 +53,7 @@ def failed(evidence: fl.Evidence) -> list[str]:
     return [check.subject for check in evidence.verify() if not check.ok]
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("compression", ["none", "gzip", "zstd", "xz", "bzip2"])
 @pytest.mark.parametrize("shape", [oci_layout, image_dir], ids=lambda shape: shape.__name__)
 @pytest.mark.parametrize("form", ["folder", "tar"])
 def test_layers_of_every_compression(
@@ -219,6 +220,52 @@ def test_an_encrypted_layer(tmp_path: Path) -> None:
         assert failed(evidence) == []
         blobs = {row.sha256 for row in evidence.hashes(kinds=("blob",))}
         assert digest_of(cipher)[7:] in blobs
+
+
+@pytest.mark.parametrize(
+    ("content", "name"), [(b"hsqs" + bytes(92), "squashfs"), (bytes(1024) + b"\xe2\xe1\xf5\xe0", "EROFS")]
+)
+def test_a_layer_that_is_a_file_system(tmp_path: Path, content: bytes, name: str) -> None:
+    with fl.open(write(oci_layout(Recipe([BASE, content], compression="none")), tmp_path / "layout")) as evidence:
+        (image,) = evidence.images
+        assert isinstance(image.layers[1].unreadable, fl.UnsupportedFormat)
+        assert [message.endswith(f"is a {name} file system and no tar archive") for message in messages(evidence)] == [
+            True
+        ]
+        assert "/secret" in image.tree()
+        assert [(check.subject[-15:], check.actual) for check in evidence.verify() if not check.ok] == [
+            ("layer 1 diff_id", "undecodable")
+        ]
+
+
+def test_a_layer_whose_first_name_looks_like_a_file_system(tmp_path: Path) -> None:
+    layer = TarMaker().file("hsqs", b"1").end()
+    with fl.open(write(oci_layout(Recipe([layer], compression="none")), tmp_path / "layout")) as evidence:
+        assert evidence.images[0].tree().read("/hsqs") == b"1"
+        assert messages(evidence) == []
+
+
+@pytest.mark.parametrize("shape", [oci_layout, image_dir, docker_save], ids=lambda shape: shape.__name__)
+@pytest.mark.parametrize("form", ["folder", "tar"])
+def test_an_image_inside_folders(tmp_path: Path, shape: Callable[[Recipe], Files], form: str) -> None:
+    """As ``tar czf web.tgz web/`` packs a layout."""
+    plain = shape(Recipe([BASE, TOP], ["web:1"]))
+    files = {f"case 7/web/{name}": content for name, content in plain.items()}
+    with (
+        fl.open(write(plain, tmp_path / "plain")) as expected,
+        fl.open(
+            write(files, tmp_path / "layout") if form == "folder" else write_tar(files, tmp_path / "layout.tar", "gzip")
+        ) as evidence,
+    ):
+        assert evidence.kind is expected.kind
+        (image,) = evidence.images
+        assert (image.id, image.tags) == (expected.images[0].id, expected.images[0].tags)
+        assert image.tree().read("/app") == b"1"
+        assert (failed(evidence), messages(evidence)) == ([], [])
+        assert len(evidence.verify()) == len(expected.verify())
+        found, known = ({row.path: row.sha256 for row in one.hashes(kinds="blob")} for one in (evidence, expected))
+        assert found == known
+        assert len(evidence.remnants()) == 0
 
 
 def test_attestations_hang_on_their_image(tmp_path: Path) -> None:
