@@ -21,6 +21,7 @@ from forensics_lib.engines.docker.images import ImageDb
 from forensics_lib.engines.docker.inspect import inspect_container
 from forensics_lib.engines.docker.journald import JournalLog
 from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
+from forensics_lib.engines.docker.links import Find, finder, links_of
 from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.docker.networks import NetworkStore, decode_networks
 from forensics_lib.engines.docker.owner import OrphanLayer, Owners
@@ -314,17 +315,19 @@ class DockerRoot:
 
     @cached_property
     def _link_names(self) -> dict[str, tuple[str, ...]]:
-        """Further names by container id, from the links of other containers (``/child:/parent/alias``)."""
-        by_name = {record.parts.name: record.id for record in self.records}
+        """Further names by container id, from the links of other containers (``parent/alias``)."""
         names: dict[str, tuple[str, ...]] = {}
         for record in self.records:
-            for link in record.host_config.texts("Links"):
-                child, _, alias = link.partition(":")
-                child_id = by_name.get(child.strip("/"))
-                if child_id and alias:
-                    other = f"{record.parts.name}/{alias.rpartition('/')[2]}"
-                    names[child_id] = (*names.get(child_id, ()), other)
+            for name, alias in links_of(record.host_config):
+                child = self.find(name)
+                if child is not None:
+                    names[child.id] = (*names.get(child.id, ()), f"{record.parts.name}/{alias}")
         return names
+
+    @cached_property
+    def find(self) -> Find:
+        """Finds a container's record by name, id or the beginning of its id."""
+        return finder(self.records)
 
 
 def _is_folder(node: Node) -> bool:
@@ -365,6 +368,7 @@ class _Backend:
             graph_driver,
             self._log_path(),
             reloaded=(docker.daemon_started_ns or 0) > (record.parts.created_ns or 0),
+            find=docker.find,
         )
 
     def tree(self) -> Tree:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from forensics_lib.engines.docker.containers import ContainerRecord, mount_type, state_of
+from forensics_lib.engines.docker.links import Find, shown_links
 from forensics_lib.engines.docker.version import Engine
 from forensics_lib.formats.jsondoc import JsonObject, parse_time
 
@@ -47,6 +48,7 @@ def inspect_container(
     log_path: str,
     *,
     reloaded: bool,
+    find: Find | None = None,
 ) -> dict[str, object]:
     """The object that ``docker inspect`` prints for one container.
 
@@ -57,6 +59,7 @@ def inspect_container(
         graph_driver: name and data of its storage; None in containerd's store.
         log_path: where its log lies, when the record does not say so.
         reloaded: whether the daemon was restarted since the container was made, and so read its record again.
+        find: finds the containers it is linked to; None where no other container is known.
     """
     config, state = record.config, record.config.object("State")
     answer: dict[str, object] = {"Id": record.id}
@@ -69,7 +72,10 @@ def inspect_container(
         answer["Platform"] = system or "linux"
     answer["State"] = _state(state)
     answer["ExecIDs"] = None
-    answer["HostConfig"] = record.host_config.raw
+    host_config: dict[str, object] = dict(record.host_config.raw)
+    if "Links" in host_config:
+        host_config["Links"] = shown_links(record, find, reloaded=reloaded)
+    answer["HostConfig"] = host_config
     answer["Mounts"] = _mounts(config, real_root, engine)
     answer["Config"] = config.object("Config").raw
     answer["NetworkSettings"] = _network_settings(config, engine, reloaded)
@@ -136,7 +142,7 @@ def _network_settings(config: JsonObject, engine: Engine, reloaded: bool) -> dic
     shown: dict[str, object] = {
         "SandboxID": "" if forgotten else settings.text("SandboxID"),
         "SandboxKey": "" if forgotten else settings.text("SandboxKey"),
-        "Ports": settings.get("Ports") if running else {},
+        "Ports": {} if undone else settings.get("Ports") or {},
         "Networks": networks,
     }
     if not engine.at_least(29):

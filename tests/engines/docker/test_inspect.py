@@ -118,7 +118,7 @@ def test_addresses_that_were_released(engine: Engine, state: dict[str, Any], rel
     assert address == ("" if released else "172.17.0.7")
     if engine != V29:
         assert settings["IPAddress"] == address
-    assert settings["Ports"] == {}
+    assert settings["Ports"] == ({} if released else {"80/tcp": None})  # a crash leaves those of the last run
     assert settings["Networks"]["bridge"]["Aliases"] == ["web"]
     assert settings["SandboxKey"] == ("" if engine.at_least(27) else "/run/s1")
 
