@@ -75,7 +75,12 @@ def deleted_containers(
     root = dockers[0].real_root if dockers else DEFAULT_ROOT
     found = [_parts(one, collected, told.get(one.id, []), root) for one in collected.sightings.values()]
     _find_layers(found, collected, dockers)
-    share_logs(found, live.values(), collected.logs, problems)
+    logs = [
+        (record, container.logs)
+        for docker in dockers
+        for record, container in zip(docker.records, docker.containers, strict=True)
+    ]
+    share_logs(found, logs, collected.logs, problems)
     if outlet is None and dockers:
         outlet = dockers[0].outlet
     containers = [

@@ -148,13 +148,13 @@ class Names(Paths[ExtInode]):
             owner = int.from_bytes(data[:4], "little")
             for life in self._lives.of(owner):
                 if life.is_dir and self._fits(life, data):
-                    self._read_entries(data, owner, life.last if life.last >= 0 else life.first)
+                    self._read_entries(data, life)
 
     def _read_known(self) -> None:
         """Blocks of deleted directories that lie where they lay; they do not tell whose they are."""
         for life, data in self._left_where_they_lay():
             if is_dir_block(data, self._geometry.inode_count) and data[-12:-4] == TAIL and self._fits(life, data):
-                self._read_entries(data, life.number, life.last)
+                self._read_entries(data, life)
 
     def _fits(self, life: Life, data: bytes) -> bool:
         """Whether a block was that directory's; without checksums every directory of its number may have written it."""
@@ -163,13 +163,36 @@ class Names(Paths[ExtInode]):
         seed = crc32c(struct.pack("<II", life.number, life.inode.generation), self._groups.seed)
         return bool(crc32c(data[:-12], seed) ^ 0xFFFFFFFF == int.from_bytes(data[-4:], "little"))
 
-    def _read_entries(self, data: bytes, owner: int, sequence: int) -> None:
+    def _read_entries(self, data: bytes, folder: Life) -> None:
+        """What is left in a directory of a certain life: all that it names ended before it did."""
+        end = NOW if folder.ended is None else folder.ended
         for entry in dir_entries(data, self._geometry.inode_count):
-            self._note(entry, owner, sequence, LEFT_OVER)
+            if entry.name == b"..":
+                self._note(entry, folder.number, end - 1, LEFT_OVER, folder=folder)
+                continue
+            child = self._lives.gone(entry.inode, end)
+            if child is not None and not _is_later(child, folder):
+                self._note(entry, folder.number, end, LEFT_OVER, child, folder)
 
-    def _note(self, entry: DirEntry, parent: int, sequence: int, rank: int, child: Life | None = None) -> None:
-        child = child or self._lives.at(entry.inode, sequence)
-        self._enter(entry.inode, child, entry.name, entry.kind, parent, sequence, rank)
+    def _note(
+        self,
+        entry: DirEntry,
+        parent: int,
+        sequence: int,
+        rank: int,
+        child: Life | None = None,
+        folder: Life | None = None,
+    ) -> None:
+        if child is None:
+            find = self._lives.gone if entry.deleted else self._lives.at
+            child = find(entry.inode, sequence)
+        self._enter(entry.inode, child, entry.name, entry.kind, parent, sequence, rank, folder)
+
+
+def _is_later(child: Life, folder: Life) -> bool:
+    """Whether something was made after a directory was gone, so that it never was in there."""
+    made, gone = child.inode.btime_ns, folder.deleted_ns
+    return made is not None and gone is not None and made > gone
 
 
 def _dots(number: int, inode: ExtInode) -> bytes:

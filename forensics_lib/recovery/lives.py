@@ -146,6 +146,14 @@ class LifeTable(Generic[AnyInode]):
                 found = life
         return found
 
+    def gone(self, number: int, sequence: int) -> Life[AnyInode] | None:
+        """What a number was last until a transaction was committed, also when it had ended by then."""
+        found: Life[AnyInode] | None = None
+        for life in self._lives.get(number, ()):
+            if found is None or life.first <= sequence:
+                found = life
+        return found
+
 
 def continues(later: State[AnyInode], earlier: State[AnyInode]) -> bool:
     """Whether a later content is the earlier one, perhaps with more at its end."""

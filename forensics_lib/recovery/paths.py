@@ -158,6 +158,7 @@ class Paths(ABC, Generic[AnyInode]):
         parent: int,
         sequence: int,
         rank: int,
+        folder: Life[AnyInode] | None = None,
     ) -> None:
         """Note a name in a directory.
 
@@ -169,8 +170,9 @@ class Paths(ABC, Generic[AnyInode]):
             parent: number of the directory.
             sequence: the transaction that knew it.
             rank: how well it is known.
+            folder: which life of the directory; by default that at the time of the transaction.
         """
-        folder = self._lives.at(parent, sequence)
+        folder = folder or self._lives.at(parent, sequence)
         key, above = (number, child.order if child else 0), (parent, folder.order if folder else 0)
         if name == b"..":
             self._parents[above] = key

@@ -162,6 +162,57 @@ def test_a_log_that_two_containers_could_have_written_is_a_problem() -> None:
     assert [DB[:12] in row.message for row in problems.rows] == [True]
 
 
+def test_pieces_that_read_alike_are_of_one_log() -> None:
+    other = encoded(config(DB, "db", 2.5, Running=True, StartedAt=at(2.6)))
+    rows = carved(RUNNING, other, line("job 12 done", 3.5), line("ready", 2.7), line("job 7 done", 2.1))
+    found = {container.name: texts(container) for container in deleted_containers(rows, [], ProblemLog())}
+    assert found == {"web": ["job 7 done", "job 12 done"], "db": ["ready"]}
+
+
+def test_what_begins_after_a_container_had_stopped_is_of_the_next() -> None:
+    other = encoded(config(DB, "db", 9.4, Running=True, StartedAt=at(9.5)))
+    rows = carved(EXITED, other, line("request 1", 3), line("request 1", 9.6))
+    found = {container.name: texts(container) for container in deleted_containers(rows, [], ProblemLog())}
+    assert found == {"web": ["request 1"], "db": ["request 1"]}
+
+
+def test_a_log_that_only_grows_has_no_earlier_pieces() -> None:
+    other = encoded(config(DB, "db", 1, Running=True, StartedAt=at(1)))
+    log = remnant(line("one", 3) + line("two", 5), f"{FOLDER}/{WEB}-json.log", "log")
+    rows = [*carved(RUNNING, other, line("x", 4), line("three", 6)), log]
+    found = {container.name: texts(container) for container in deleted_containers(rows, [], ProblemLog())}
+    assert found == {"web": ["one", "two", "three"], "db": ["x"]}
+
+
+def rotating(files: int, **changes: str) -> Remnant:
+    options = {"max-size": "1k", "max-file": str(files), **changes}
+    document = encoded(host_config(LogConfig={"Type": "json-file", "Config": options}))
+    return remnant(document, f"{FOLDER}/hostconfig.json", "config")
+
+
+@pytest.mark.parametrize(("files", "expected"), [(2, ["two", "three"]), (3, ["one", "two", "three"])])
+def test_a_rotated_log_that_is_whole_gets_back_nothing_that_docker_threw_away(files: int, expected: list[str]) -> None:
+    log = f"{FOLDER}/{WEB}-json.log"
+    named = [remnant(line("three", 5), log, "log"), remnant(line("two", 4), f"{log}.1", "log")]
+    container = one(
+        [remnant(EXITED, f"{FOLDER}/config.v2.json", "config"), rotating(files), *named, *carved(line("one", 3))]
+    )
+    assert texts(container) == expected
+
+
+def test_a_compressed_piece_is_of_a_log_that_was_compressed() -> None:
+    other = [encoded(config(DB, "db", 2.5, Running=True, StartedAt=at(2.6)))]
+    piece = remnant(gzip.compress(line("x", 3)), "", "log")
+    rows = [
+        *carved(*other),
+        remnant(RUNNING, f"{FOLDER}/config.v2.json", "config"),
+        rotating(3, compress="true"),
+        piece,
+    ]
+    found = {container.name: texts(container) for container in deleted_containers(rows, [], ProblemLog())}
+    assert found == {"web": ["x"], "db": []}
+
+
 def test_files_of_the_writable_layer(tmp_path: Path) -> None:
     base = digest("base")
     base_dir = hexid("base directory")
