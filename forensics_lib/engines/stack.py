@@ -78,8 +78,8 @@ class UnpackedStack:
             for node in layer.alone().walk():
                 if node.kind is not NodeKind.FILE or not node.size:
                     continue
-                own = self.tree(index + 1)._lookup(node.path)  # None for what is no file but a mark
-                if own is not None and not _same(final._lookup(node.path), own):
+                own = self.tree(index + 1).find(node.path)  # None for what is no file but a mark
+                if own is not None and not _same(final.find(node.path), own):
                     by = next((at for at in range(index + 1, len(self._layers)) if self._hides(at, own)), index)
                     found.append(HiddenFile(node.path, node.size, index, by, node))
         return found
@@ -88,10 +88,10 @@ class UnpackedStack:
         """Every version of a path, base first; nothing when no layer ever held it."""
         path = clean_path(path)[0]
         before: Node | None = None
-        final = self.tree()._lookup(path)
+        final = self.tree().find(path)
         for index in range(len(self._layers)):
             tree = self.tree(index + 1)
-            node = tree._lookup(path)
+            node = tree.find(path)
             if node is None and before is not None:
                 yield FileVersion(index, ChangeKind.DELETED, path, None, False, "", tree.origin)
             elif node is not None and (before is None or self._differs(index, before, node)):
@@ -100,7 +100,7 @@ class UnpackedStack:
             before = node
 
     def _hides(self, index: int, node: Node) -> bool:
-        return not _same(self.tree(index + 1)._lookup(node.path), node)
+        return not _same(self.tree(index + 1).find(node.path), node)
 
     def _differs(self, index: int, before: Node, node: Node) -> bool:
         return not _same(before, node) if self._layers[index].shares else bool(differences(before, node, False))

@@ -66,7 +66,7 @@ def departures_from(
 
 def _is_added(node: Node, recorded: Mapping[str, Member], below: Tree | None) -> bool:
     """Whether a path that the archive does not have changes what a container sees."""
-    lower = below._lookup(node.path) if below is not None else None
+    lower = below.find(node.path) if below is not None else None
     if node.kind is NodeKind.CHAR and not node.rdev:  # a deletion
         return lower is not None and join(parent_of(node.path), f".wh.{node.name}") not in recorded
     return lower is None and node.kind is not NodeKind.SOCKET and "/.wh..wh." not in node.path

@@ -173,7 +173,7 @@ class LayerStack:
         """Every version of a path, base first; nothing when no layer ever held it."""
         path = clean_path(path)[0]
         with self._lock:
-            final = self.tree()._lookup(path)
+            final = self.tree().find(path)
             changes = dict(self._changes_of().get(path, ()))
         found: list[FileVersion] = []
         below: NodeKind | None = None
@@ -197,7 +197,7 @@ class LayerStack:
         """What a member stores; a hard link has the content of the file it names."""
         if member.link is None:
             return member.node
-        target = self.tree(index + 1)._lookup(member.link) or self.tree(index)._lookup(member.link)
+        target = self.tree(index + 1).find(member.link) or self.tree(index).find(member.link)
         return resolve_link(member, target)
 
     def _top(self) -> IndexTree:
@@ -218,7 +218,7 @@ class LayerStack:
         return self._by_path
 
     def _find_hidden(self) -> Iterator[HiddenFile]:
-        visible = {id(node.content) for node in self.tree()._nodes.values() if node.content is not None}
+        visible = {id(node.content) for node in self.tree().files() if node.content is not None}
         changes = self._changes_of()
         for index, blob in enumerate(self.blobs):
             for member in blob.changeset().members:

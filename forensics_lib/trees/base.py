@@ -146,6 +146,18 @@ class Tree(ABC):
     def _names(self, path: str) -> Iterable[str]:
         """The names in the directory of exactly this path."""
 
+    def find(self, path: str) -> Node | None:
+        """The node of exactly this normalised path, no link followed; None where there is nothing."""
+        return self._lookup(path)
+
+    def names(self, path: str) -> Iterable[str]:
+        """The names in the directory of exactly this normalised path, in no order; none where it is no directory."""
+        return self._names(path)
+
+    def entries(self, path: str) -> Iterator[Node]:
+        """The nodes in the directory of exactly this normalised path, in byte order of their names."""
+        return self._children(path)
+
     def node(self, path: str) -> Node:
         """What a path holds; links are followed in its parents but not in its last component.
 

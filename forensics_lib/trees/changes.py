@@ -95,8 +95,8 @@ def _pairs(old: Tree, new: Tree) -> dict[str, _Pair]:
         directory = pending.pop()
         if shared is not None and shared(directory):
             continue
-        before = {node.path: node for node in old._children(directory)}
-        for after in new._children(directory):
+        before = {node.path: node for node in old.entries(directory)}
+        for after in new.entries(directory):
             path = after.path
             previous = before.pop(path, None)
             pairs[path] = (previous, after)

@@ -106,7 +106,7 @@ class _Plan:
                 members.append((_whiteout(path), None) if node is None else self._member(node))
             except ForensicsError as error:
                 self._problems.add(node.origin if node else self._old.origin, error)
-                if f"/{_WHITEOUT}" not in path and self._old._lookup(path) is not None:
+                if f"/{_WHITEOUT}" not in path and self._old.find(path) is not None:
                     members.append((_whiteout(path), None))
         return LayerArchive(tuple(members))
 

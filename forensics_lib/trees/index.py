@@ -117,13 +117,14 @@ class IndexTree(Tree):
         """Set `nlink` of names that share one file."""
         if not self.linked:
             return
-        names = Counter((id(node.content), node.inode) for node in self._files() if node.inode)
-        for node in list(self._files()):
+        names = Counter((id(node.content), node.inode) for node in self.files() if node.inode)
+        for node in list(self.files()):
             count = names[id(node.content), node.inode] if node.inode else 1
             if count != node.nlink:
                 self._nodes[node.path] = replace(node, nlink=count)
 
-    def _files(self) -> Iterator[Node]:
+    def files(self) -> Iterator[Node]:
+        """Every node but directories, in no order."""
         return (node for node in self._nodes.values() if node.kind is not NodeKind.DIR)
 
     def _make_parents(self, path: str, origin: Origin, implied: list[str]) -> list[Node]:

@@ -156,9 +156,9 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: In
         node = member.node
         path = node.path
         if member.link is not None:
-            target = tree._lookup(member.link) or hidden.get(member.link)
+            target = tree.find(member.link) or hidden.get(member.link)
             if target is None and links is not None:
-                target = links._lookup(member.link)
+                target = links.find(member.link)
             node = resolve_link(member, target)
             tree.linked = True
             if isinstance(node.content, MissingContent):
@@ -181,7 +181,7 @@ def apply(changeset: Changeset, tree: IndexTree, problems: ProblemLog, links: In
 def _put(node: Node, tree: IndexTree, before: dict[str, Node | None]) -> list[Node]:
     """Place a node and remember what was there before, also in place of its parents; returns what it displaces."""
     implied: list[str] = []
-    old = tree._lookup(node.path)
+    old = tree.find(node.path)
     gone = tree.put(node, implied)
     for displaced in gone:
         before.setdefault(displaced.path, displaced)
@@ -194,7 +194,7 @@ def _put(node: Node, tree: IndexTree, before: dict[str, Node | None]) -> list[No
 def _changes(before: dict[str, Node | None], stored: set[str], tree: IndexTree) -> list[Change]:
     changes = []
     for path, old in before.items():
-        new = tree._lookup(path)
+        new = tree.find(path)
         if new is None:
             if old is not None:
                 changes.append(Change(ChangeKind.DELETED, path, None, old))

@@ -134,10 +134,10 @@ class _KernelMarks(Layer):
 
     def listing(self, directory: Node) -> dict[str, Node | Gone]:
         marked = self._has_whiteout_files(directory)
-        return {node.name: self._judge(node, marked) for node in self.tree._children(directory.path)}
+        return {node.name: self._judge(node, marked) for node in self.tree.entries(directory.path)}
 
     def find(self, directory: Node, name: str) -> Node | Gone | None:
-        node = self.tree._lookup(join(directory.path, name))
+        node = self.tree.find(join(directory.path, name))
         return None if node is None else self._judge(node, self._has_whiteout_files(directory))
 
     def opaque(self, directory: Node) -> bool:
@@ -186,7 +186,7 @@ class _NamedMarks(Layer):
     """A branch of AUFS: files whose names start with ``.wh.`` are marks."""
 
     def listing(self, directory: Node) -> dict[str, Node | Gone]:
-        nodes = {node.name: node for node in self.tree._children(directory.path)}
+        nodes = {node.name: node for node in self.tree.entries(directory.path)}
         found: dict[str, Node | Gone] = {
             name: GONE if self._is_whiteout(node) else node
             for name, node in nodes.items()
@@ -200,13 +200,13 @@ class _NamedMarks(Layer):
         if name.startswith(_WHITEOUT):
             return None
         room = len(byte_order(name)) <= _MAX_NAME - len(_WHITEOUT)
-        if room and self.tree._lookup(join(directory.path, _WHITEOUT + name)) is not None:
+        if room and self.tree.find(join(directory.path, _WHITEOUT + name)) is not None:
             return GONE
-        node = self.tree._lookup(join(directory.path, name))
+        node = self.tree.find(join(directory.path, name))
         return GONE if node is not None and self._is_whiteout(node) else node
 
     def opaque(self, directory: Node) -> bool:
-        return self.tree._lookup(join(directory.path, _OPAQUE)) is not None
+        return self.tree.find(join(directory.path, _OPAQUE)) is not None
 
     def hides_all_below(self) -> bool:
         return self.opaque(self.root)

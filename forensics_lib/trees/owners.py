@@ -48,14 +48,14 @@ class OwnersTree(Tree):
         self._groups = groups
 
     def _lookup(self, path: str) -> Node | None:
-        node = self.tree._lookup(path)
+        node = self.tree.find(path)
         return None if node is None else self._shown(node)
 
     def _names(self, path: str) -> Iterable[str]:
-        return self.tree._names(path)
+        return self.tree.names(path)
 
     def _children(self, path: str) -> Iterator[Node]:
-        return map(self._shown, self.tree._children(path))
+        return map(self._shown, self.tree.entries(path))
 
     def _shown(self, node: Node) -> Node:
         capability = node.xattrs.get(_CAPABILITY)

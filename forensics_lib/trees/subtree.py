@@ -42,14 +42,14 @@ class Subtree(Tree):
         self.origin = origin or root.origin
 
     def _lookup(self, path: str) -> Node | None:
-        node = self.tree._lookup(self._outside(path))
+        node = self.tree.find(self._outside(path))
         return None if node is None else replace(node, path=path)
 
     def _names(self, path: str) -> Iterable[str]:
-        return self.tree._names(self._outside(path))
+        return self.tree.names(self._outside(path))
 
     def _children(self, path: str) -> Iterator[Node]:
-        for node in self.tree._children(self._outside(path)):
+        for node in self.tree.entries(self._outside(path)):
             yield replace(node, path=join(path, node.name))
 
     def _outside(self, path: str) -> str:

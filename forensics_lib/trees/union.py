@@ -367,7 +367,7 @@ class UnionTree(Tree):
                 if node is None or node.kind is not NodeKind.DIR:
                     node = None
                     break
-                node = tree._lookup(join(node.path, step))
+                node = tree.find(join(node.path, step))
             if node is not None and node.kind is NodeKind.FILE:
                 return node
         return None

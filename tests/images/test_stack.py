@@ -237,7 +237,7 @@ def test_changes_versions_and_tree_tell_one_story(layers: list[list[tuple[str, s
     tree = stack.tree()
     for name in ("a", "b", "a/x", "a/y", "b/x", "b/x/z"):
         versions = list(stack.versions(name))
-        node = tree._lookup("/" + name)
+        node = tree.find("/" + name)
         assert sum(version.visible for version in versions) == (node is not None)
         assert [version.layer for version in versions] == sorted(version.layer for version in versions)
         seen = next((version.node for version in versions if version.visible), None)

@@ -73,7 +73,7 @@ def test_layers_are_merged_topmost_first() -> None:
 def test_children_are_in_byte_order() -> None:
     view, _ = overlay({"/d/b": b"", "/d/\udce9": b""}, {"/d/a": b"", "/d/é": b"", "/d/B": b""})
     assert [node.name for node in view.children("/d")] == ["B", "a", "b", "é", "\udce9"]
-    assert sorted(view._names("/d")) == sorted(["B", "a", "b", "é", "\udce9"])
+    assert sorted(view.names("/d")) == sorted(["B", "a", "b", "é", "\udce9"])
 
 
 def test_a_directorys_metadata_is_that_of_the_topmost() -> None:
@@ -622,7 +622,7 @@ def test_what_is_not_there() -> None:
         assert path not in view
     with pytest.raises(PathNotFound):
         list(view.children("/f"))
-    assert list(view._children("/none")) == []
+    assert list(view.entries("/none")) == []
 
 
 # fuse-overlayfs

@@ -40,7 +40,7 @@ def test_paths_start_at_the_directory() -> None:
     assert part.read("/etc/passwd") == b"volume"
     assert part.node("/sub").mode == 0o700
     assert [node.path for node in part.children("/etc")] == ["/etc/passwd"]
-    assert list(part._names("/etc")) == ["passwd"]
+    assert list(part.names("/etc")) == ["passwd"]
 
 
 def test_links_are_followed_inside_only() -> None:

@@ -95,7 +95,7 @@ def _content(own: Tree, members: Mapping[str, Member]) -> Iterator[str]:
     for path, member in members.items():
         if "/.wh." in path:
             continue
-        node = own._lookup(path)
+        node = own.find(path)
         if node is None:
             yield f"{path} is missing"
             continue
@@ -119,7 +119,7 @@ def _marks(own: Tree, members: Mapping[str, Member]) -> Iterator[str]:
         if not name.startswith(_WHITEOUT) or name.startswith(_BOOKKEEPING) or "/.wh." in folder:
             continue
         deleted = join(folder, name.removeprefix(_WHITEOUT))
-        node = own._lookup(deleted)
+        node = own.find(deleted)
         if node is None and deleted not in members:
             yield f"{deleted} is deleted by the archive, but not in the directory"
 

@@ -150,7 +150,7 @@ def _compare(tree: Tree, driver: GraphDriver, entry: TarEntry, tallies: dict[str
         if driver.name in _OVERLAYS:
             _compare_mark(tree, folder, name, tallies)
         return
-    node = tree._lookup(path)
+    node = tree.find(path)
     if entry.typeflag in "34":
         kind = NodeKind.CHAR if entry.typeflag == "3" else NodeKind.BLOCK
         tallies["devices"].add(node is None or node.kind is not kind, path)
@@ -164,12 +164,12 @@ def _compare(tree: Tree, driver: GraphDriver, entry: TarEntry, tallies: dict[str
 
 def _compare_mark(tree: Tree, folder: str, name: str, tallies: dict[str, _Tally]) -> None:
     if name == ".wh..wh..opq":
-        node = tree._lookup(folder or "/")
+        node = tree.find(folder or "/")
         marked = node is not None and any(key.endswith(".opaque") for key in node.xattrs)
         tallies["attributes"].add(not marked, folder or "/")
     elif not name.startswith(".wh..wh."):
         path = join(folder or "/", name[4:])
-        node = tree._lookup(path)
+        node = tree.find(path)
         tallies["whiteouts"].add(node is None, path)
 
 

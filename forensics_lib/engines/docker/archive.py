@@ -108,5 +108,5 @@ def split_entries(docker: DockerRoot, record: LayerRecord, limits: Limits) -> It
 def file_of(tree: Tree, entry: SplitFile) -> Node | None:
     """The file of a record's entry; None when it is not there as one."""
     path = clean_path(entry.name.decode("utf-8", "surrogateescape"))[0]
-    node = tree._lookup(path)
+    node = tree.find(path)
     return node if node is not None and node.kind is NodeKind.FILE else None

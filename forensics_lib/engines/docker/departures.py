@@ -33,7 +33,7 @@ def departures(docker: DockerRoot, driver: GraphDriver, layer: LayerRecord, limi
 
     def check(entry: SplitFile) -> None:
         path = clean_path(entry.name.decode("utf-8", "surrogateescape"))[0]
-        if entry.size and ((node := own._lookup(path)) is None or node.size != entry.size):
+        if entry.size and ((node := own.find(path)) is None or node.size != entry.size):
             raise DamagedData(f"{path} is not the file of {entry.size} bytes that the layer had", origin=layer.origin)
 
     blob = docker.layer_db(driver.name).archive(layer)

@@ -308,7 +308,7 @@ class _Copies(GraphDriver):
                 ``tar --one-file-system``, leaves out what is in a btrfs subvolume.
         """
         tree = Subtree(self._tree, self._existing(cache_id))
-        if not any(tree._names("/")) and not self._may_be_empty(cache_id):
+        if not any(tree.names("/")) and not self._may_be_empty(cache_id):
             message = f"{self.folder(cache_id).lstrip('/')} is empty, and the layer was not: the copy did not enter it"
             raise DamagedData(message, origin=self._origin(cache_id))
         return tree

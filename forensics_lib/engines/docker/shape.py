@@ -46,7 +46,7 @@ def _has_names(tree: Tree, path: str) -> bool:
     """Whether anything in a folder is called like a part of a data root, which most folders are spared by."""
     try:
         directory = tree.resolve(path)
-        return directory.kind is NodeKind.DIR and not _NAMES.isdisjoint(tree._names(directory.path))
+        return directory.kind is NodeKind.DIR and not _NAMES.isdisjoint(tree.names(directory.path))
     except ForensicsError:
         return False
 

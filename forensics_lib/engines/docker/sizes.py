@@ -62,7 +62,7 @@ def _lost_attributes(upper: Tree, base: Callable[[], Tree]) -> bool:
     for node in upper.walk():
         if node.kind is NodeKind.DIR and node.path != "/" and not any(".overlay." in key for key in node.xattrs):
             lower = lower or base()
-            below = lower._lookup(node.path)
+            below = lower.find(node.path)
             if below is not None and below.kind is NodeKind.DIR:
                 return True
     return False

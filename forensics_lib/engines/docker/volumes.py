@@ -82,7 +82,7 @@ def _shown_as_creation(reader: DocumentReader, node: Node, engine: Engine, last_
     A copy of the folder has change times of its own, later than anything the daemon wrote. The time of the content's
     last change then stands in, which is the same unless only owner or mode were changed after it.
     """
-    folder = node if engine.at_least(23) else reader.tree._lookup(join(node.path, "_data"))
+    folder = node if engine.at_least(23) else reader.tree.find(join(node.path, "_data"))
     if folder is None or folder.ctime_ns is None:
         return None
     copied = folder.ctime_ns > last_written_ns + _MARGIN and (folder.mtime_ns or 0) <= last_written_ns + _MARGIN

@@ -54,7 +54,7 @@ class Host:
 
     def write(self, path: str, data: bytes, **changes: object) -> None:
         """Put a file; the properties of one that is there stay."""
-        old = self.tree._lookup(path)
+        old = self.tree.find(path)
         node = old or Node(path, NodeKind.FILE, 0o644, 0, 0, 0, 0, Origin("memory"))
         self.tree.put(replace(node, size=len(data), content=Bytes(data), **changes))  # type: ignore[arg-type]
 
