@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests, artifact_hash, digest_source, digest_stream
 from forensics_lib.analysis.inventory import Inventory, TarStream
-from forensics_lib.errors import DamagedData, ForensicsError
+from forensics_lib.errors import DamagedData, EvidenceChanged, ForensicsError
 from forensics_lib.model import ArtifactHash, Origin, Progress
+from forensics_lib.sources.file import FolderFile
 from forensics_lib.trees.base import Node, NodeKind
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor, Future
 
-__all__ = ["FILE_ALGORITHMS", "KINDS", "Meter", "digest_streams", "hash_artifacts", "report_stream"]
+__all__ = ["FILE_ALGORITHMS", "KINDS", "Meter", "digest_streams", "hash_artifacts", "is_unchanged", "report_stream"]
 
 KINDS = ("evidence", "media", "blob", "layer", "file")
 FILE_ALGORITHMS = ("md5", "sha1", "sha256")
@@ -169,8 +170,20 @@ def _completed(futures: dict[Future[StreamDigests], TarStream]) -> Iterator[Futu
         yield from list(futures)
 
 
+def is_unchanged(job: TarStream, inventory: Inventory) -> bool:
+    """Whether an archive in a folder is still the file that was there at first; a problem tells when it is not."""
+    if isinstance(job.stored, FolderFile):
+        try:
+            job.stored.check_unchanged()
+        except EvidenceChanged as error:
+            inventory.problems.add(job.origin, error)
+            return False
+    return True
+
+
 def report_stream(job: TarStream, digests: StreamDigests, inventory: Inventory) -> None:
     """Turn what a pass found wrong into problems."""
+    is_unchanged(job, inventory)
     for error in digests.errors:
         inventory.problems.add(job.origin, error)
     for offset, fault in digests.faults:

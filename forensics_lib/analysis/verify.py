@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from forensics_lib.analysis.digests import StreamDigests, digest_source
-from forensics_lib.analysis.hashing import Meter, digest_streams, report_stream
+from forensics_lib.analysis.hashing import Meter, digest_streams, is_unchanged, report_stream
 from forensics_lib.analysis.inventory import Inventory, TarStream
 from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.images.digest import chain_ids, parse_digest
@@ -75,6 +75,9 @@ def verify_images(
         keep: told of each archive's digests.
         known: digests of archives that were read before, by path.
     """
+    known = {
+        one.path: known[one.path] for one in inventory.streams if one.path in known and is_unchanged(one, inventory)
+    }
     meter = Meter(progress, sum(job.stored.size for job in inventory.streams if job.path not in known))
     missing = [job for job in inventory.streams if job.path not in known]
     streams = {job.path: (job, known[job.path]) for job in inventory.streams if job.path in known}

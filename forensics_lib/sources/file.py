@@ -92,6 +92,14 @@ class FileSource(Source):
         """Whether it can still be read."""
         return self._fd >= 0
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether its path still leads to it, no link followed."""
+        try:
+            return _stamp(self.path.lstat())[2] == self._stamp[2]
+        except OSError:
+            return False
+
     def _check_kind(self, status: os.stat_result) -> None:
         if not (stat.S_ISREG(status.st_mode) or stat.S_ISBLK(status.st_mode)):
             raise NotAFile(f"{self.path} is no regular file")
@@ -139,6 +147,9 @@ class OpenFiles:
         """
         with self._lock:
             file = self._idle.pop(path, None)
+        if file is not None and not file.is_in_place:
+            file.close()  # an open file outlives its name, and would answer for the one that took its place
+            file = None
         if file is None:
             file = FileSource(path, origin, follow=False)
         try:
@@ -200,9 +211,13 @@ class FolderFile(FileSource):
         """Compare size and times with those at the start.
 
         Raises:
-            EvidenceChanged: someone wrote to the file since, or put another one in its place.
+            EvidenceChanged: someone wrote to the file since, put another one in its place, or took it away.
         """
-        if _stamp(self.path.lstat()) != self._stamp:
+        try:
+            unchanged = _stamp(self.path.lstat()) == self._stamp
+        except OSError:
+            unchanged = False
+        if not unchanged:
             raise EvidenceChanged(f"{self.path} was changed while it was examined")
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -308,3 +308,17 @@ def test_members_after_the_end_marker_fail_the_check(tmp_path: Path) -> None:
         assert [check.actual for check in failed] == ["end-of-archive marker, then 1 more members"]
         assert {row.path for row in ev.hashes(kinds={"file"})} == {"/seen", "/unseen"}
         assert "/unseen" not in ev.images[0].tree()
+
+
+def test_digests_of_layers_that_were_changed_meanwhile_are_not_believed(tmp_path: Path) -> None:
+    recipe = Recipe([BASE], compression="none")
+    folder = write_folder(oci_layout(recipe), tmp_path / "layout")
+    blob = folder / "blobs" / "sha256" / digest_of(BASE)[7:]
+    with fl.open(folder) as evidence:
+        assert all(check.ok for check in evidence.verify())
+        assert len(evidence.problems) == 0
+        blob.unlink()
+        blob.write_bytes(BASE[:-1] + b"\1")
+        failed = [check.subject for check in evidence.verify() if not check.ok]
+        assert f"digest of blobs/sha256/{blob.name}" in failed
+        assert any(isinstance(problem.error, fl.EvidenceChanged) for problem in evidence.problems)
