@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from forensics_lib.analysis.identify import Identified
     from forensics_lib.analysis.scan import Match
     from forensics_lib.analysis.search import Hit
-    from forensics_lib.engines.container import Container, ContainerState, Endpoint, Mount, Port
+    from forensics_lib.engines.container import Container
+    from forensics_lib.engines.container_parts import ContainerState, Endpoint, Mount, Port
     from forensics_lib.engines.docker.buildcache import BuildCacheRecord
     from forensics_lib.engines.docker.buildhistory import BuildRecord
     from forensics_lib.engines.docker.ownership import Owner, OwnerKind
@@ -139,7 +140,8 @@ _HOMES = {
     "analysis.identify": ("Identified",),
     "analysis.scan": ("Match",),
     "analysis.search": ("Hit",),
-    "engines.container": ("Container", "ContainerState", "Endpoint", "Mount", "Port"),
+    "engines.container": ("Container",),
+    "engines.container_parts": ("ContainerState", "Endpoint", "Mount", "Port"),
     "engines.docker.buildcache": ("BuildCacheRecord",),
     "engines.docker.buildhistory": ("BuildRecord",),
     "engines.docker.ownership": ("Owner", "OwnerKind"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import forensics_lib as fl
-from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.container_parts import ContainerState
 from tests.engines.docker.answers import differences
 from tests.engines.docker.dataroot import EVIDENCE, GRAPHDRIVER, HALF_REMOVED, NO_EVIDENCE, SMALL
 

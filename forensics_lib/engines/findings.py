@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from forensics_lib.model import Origin
 
 if TYPE_CHECKING:
-    from forensics_lib.engines.container import ContainerParts
+    from forensics_lib.engines.container_parts import ContainerParts
 
 __all__ = ["Finding", "findings_of", "is_secret", "mask", "masked_text"]
 

@@ -9,7 +9,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from forensics_lib.engines.container import Container, ContainerState
+from forensics_lib.engines.container import Container
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.engines.docker.containers import ContainerRecord, record_of
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.fact import Fact, Sureness

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from forensics_lib.engines.container import Container, ContainerState
+from forensics_lib.engines.container import Container
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.engines.docker.containers import record_of
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.journald import JournalLog

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from itertools import chain
 
-from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.engines.docker.containers import ContainerRecord
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord, MountRecord

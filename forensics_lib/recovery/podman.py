@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from forensics_lib.engines.container import Container, ContainerParts, ContainerState, Mount, Port
+from forensics_lib.engines.container import Container
+from forensics_lib.engines.container_parts import ContainerParts, ContainerState, Mount, Port
 from forensics_lib.engines.fact import Fact, Sureness
 from forensics_lib.engines.findings import Finding, findings_of
 from forensics_lib.engines.logs import LogRecord, filter_logs

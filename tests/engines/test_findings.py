@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forensics_lib.engines.container import ContainerParts, ContainerState, Mount
+from forensics_lib.engines.container_parts import ContainerParts, ContainerState, Mount
 from forensics_lib.engines.findings import Finding, findings_of, mask
 from forensics_lib.model import Origin
 from tests.engines.docker.rootmaker import RootMaker

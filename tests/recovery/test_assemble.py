@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from forensics_lib.engines.container import Container, ContainerState
+from forensics_lib.engines.container import Container
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.errors import PathNotFound, UnsupportedFormat
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.assemble import deleted_containers

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from forensics_lib.engines.container import Container, ContainerState
+from forensics_lib.engines.container import Container
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.engines.fact import Fact, Sureness
 from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.images.digest import chain_ids

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from forensics_lib.engines.container import Container, ContainerState
+from forensics_lib.engines.container import Container
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.errors import PathNotFound, UnsupportedFormat
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.libpod import PodmanStates

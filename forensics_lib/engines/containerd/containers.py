@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from forensics_lib.engines.container import ContainerParts, ContainerState, Mount
+from forensics_lib.engines.container_parts import ContainerParts, ContainerState, Mount
 from forensics_lib.engines.containerd.space import Space
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.containerd_meta import ContainerEntry

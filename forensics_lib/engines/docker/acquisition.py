@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.engines.docker.archive import archive_headers
 from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from forensics_lib.engines.container import ContainerParts, ContainerState, Endpoint, Mount, Port
+from forensics_lib.engines.container_parts import ContainerParts, ContainerState, Endpoint, Mount, Port
 from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.formats.jsondoc import JsonObject, parse_time
 from forensics_lib.model import Origin

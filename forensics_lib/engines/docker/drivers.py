@@ -19,7 +19,7 @@ from forensics_lib.trees.documents import DocumentReader
 from forensics_lib.trees.overlay import AufsTree, Marks, OverlayTree
 from forensics_lib.trees.subtree import Subtree
 
-__all__ = ["DRIVERS", "GraphDriver", "driver_of"]
+__all__ = ["DRIVERS", "GRAPH_DRIVERS", "GraphDriver", "driver_of"]
 
 _MAX_LAYERS = 512
 
@@ -358,6 +358,8 @@ DRIVERS: dict[str, type[GraphDriver]] = {
     "vfs": _Copies,
     "btrfs": _Copies,
 }
+GRAPH_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow"])
+"""All there are, also those whose layers are no directories; other names are those of snapshotters."""
 
 
 def driver_of(name: str, reader: DocumentReader, root: DataRoot, layers: LayerDb, real_root: str) -> GraphDriver:

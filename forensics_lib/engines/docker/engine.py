@@ -3,60 +3,52 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from forensics_lib.engines.container import Container
 from forensics_lib.engines.containerd.store import Containerd
+from forensics_lib.engines.docker.backend import backend_of
 from forensics_lib.engines.docker.buildcache import BuildCache
 from forensics_lib.engines.docker.buildhistory import BuildRecord, read_builds
 from forensics_lib.engines.docker.containerd import ContainerdStore, choose_store
 from forensics_lib.engines.docker.containers import ContainerRecord, read_containers
-from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver, driver_of
+from forensics_lib.engines.docker.drivers import DRIVERS, GRAPH_DRIVERS, GraphDriver, driver_of
 from forensics_lib.engines.docker.graph import Graph
 from forensics_lib.engines.docker.images import ImageDb
-from forensics_lib.engines.docker.inspect import inspect_container
 from forensics_lib.engines.docker.journald import JournalLog
 from forensics_lib.engines.docker.layerdb import LayerDb, LayerRecord, MountRecord
 from forensics_lib.engines.docker.links import Find, finder, links_of
-from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.docker.networks import NetworkStore, decode_networks
 from forensics_lib.engines.docker.owner import OrphanLayer, Owners
 from forensics_lib.engines.docker.pulls import PullRecord, read_pulls
 from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.engines.docker.version import Engine, engine_of
 from forensics_lib.engines.docker.volumes import decode_volumes, list_volumes
-from forensics_lib.engines.findings import Finding, findings_of
 from forensics_lib.engines.journals import Journals
-from forensics_lib.engines.logs import LogRecord
 from forensics_lib.engines.network import Network
 from forensics_lib.engines.volume import Volume
-from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
+from forensics_lib.errors import ForensicsError, PathNotFound
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.images.image import Image
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import SliceSource
 from forensics_lib.sources.decompress import Limits
-from forensics_lib.trees.base import Node, NodeKind, Tree, join
-from forensics_lib.trees.changes import diff, hidden_changes
+from forensics_lib.trees.base import Node, NodeKind, join
 from forensics_lib.trees.documents import DocumentReader
-from forensics_lib.trees.layered import Change
 from forensics_lib.trees.outlet import Outlet
 
 if TYPE_CHECKING:
-    from forensics_lib.engines.save import Saving
+    pass
 
 __all__ = ["DockerRoot"]
 
 _DEFAULT_ROOT = "/var/lib/docker"
-_IN_CONTAINERD = "its files lie in containerd's store (snapshotter {}), which is not in the evidence"
 _LINK = re.compile(r"l/[A-Z0-9]{1,32}")
 _TRACES = ("rootfs", "buildkit/history_c8d.db", "image/identity-cache.db")
 """What a daemon that keeps its images in containerd leaves in the data root."""
-_GRAPH_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow"])
 
 
 class DockerRoot:
@@ -68,6 +60,7 @@ class DockerRoot:
         outlet: the way for copies out of the evidence.
         journals: the journals of the evidence, which the log driver ``journald`` writes to.
         hosts: the file systems of hosts in the evidence.
+        limits: bounds on what the evidence may ask for.
     """
 
     def __init__(
@@ -87,7 +80,7 @@ class DockerRoot:
         self.outlet = outlet
         self.journals = journals or Journals([reader])
         self._containerds = containerds
-        self._limits = limits
+        self.limits = limits
         self._layer_dbs: dict[str, LayerDb] = {}
         self._drivers: dict[str, GraphDriver] = {}
 
@@ -144,7 +137,7 @@ class DockerRoot:
         for record in self.records:
             self._note_state(record)
             parts = replace(record.parts, other_names=names.get(record.id, ()))
-            found.append(Container(parts, _Backend(self, record)))
+            found.append(Container(parts, backend_of(self, record)))
         return found
 
     @cached_property
@@ -300,7 +293,7 @@ class DockerRoot:
 
     def _note_store(self) -> None:
         """Say once when containers or images lie in a store that is not in the evidence."""
-        drivers = {record.parts.storage_driver for record in self.records} - _GRAPH_DRIVERS - {""}
+        drivers = {record.parts.storage_driver for record in self.records} - GRAPH_DRIVERS - {""}
         traces = any(self.root.at(*path.split("/")) in self.reader.tree for path in _TRACES)
         if self.store is None and (drivers or (traces and not self.graph_drivers)):
             names = ", ".join(sorted(drivers)) or "overlayfs"
@@ -332,133 +325,3 @@ class DockerRoot:
 
 def _is_folder(node: Node) -> bool:
     return node.kind is NodeKind.DIR
-
-
-def _as_json(path: str) -> str:
-    """A path as Docker's answers hold it: bytes that are no UTF-8 are lost there (a change's nodes still have them)."""
-    return "".join("\ufffd" if "\udc80" <= character <= "\udcff" else character for character in path)
-
-
-class _Backend:
-    """Answers of one container that need its data root."""
-
-    def __init__(self, docker: DockerRoot, record: ContainerRecord) -> None:
-        self._docker = docker
-        self._record = record
-
-    def inspect(self) -> dict[str, object]:
-        docker, record = self._docker, self._record
-        graph_driver: dict[str, object] | None = None
-        name = record.parts.storage_driver
-        if docker.is_snapshotter(name) or (name and name not in _GRAPH_DRIVERS):
-            if not docker.engine.at_least(29):
-                graph_driver = {"Data": None, "Name": record.parts.storage_driver}
-        else:
-            mount = docker.mount(record)
-            shown_id = record.id if docker.engine.at_least(28) else None
-            driver = docker.driver(record.parts.storage_driver)
-            if mount is not None and mount.mount_id:
-                graph_driver = driver.shown(mount.mount_id, shown_id)
-            else:
-                graph_driver = {"Data": None, "Name": record.parts.storage_driver}
-        return inspect_container(
-            record,
-            docker.engine,
-            docker.real_root,
-            graph_driver,
-            self._log_path(),
-            reloaded=(docker.daemon_started_ns or 0) > (record.parts.created_ns or 0),
-            find=docker.find,
-        )
-
-    def tree(self) -> Tree:
-        mount = self._mount()
-        return self._docker.driver(self._record.parts.storage_driver).tree(mount.mount_id)
-
-    def base(self) -> Tree:
-        """The file system the container started from: its image with what Docker puts into every container."""
-        mount = self._mount()
-        driver = self._docker.driver(self._record.parts.storage_driver)
-        if mount.init_id:
-            return driver.tree(mount.init_id)
-        record = self._docker.layer_db(driver.name).layers.get(mount.parent)
-        if record is None:
-            raise DamagedData(f"container {self._record.id}: its init layer is not recorded", origin=mount.origin)
-        return driver.tree(record.cache_id)
-
-    def diff(self) -> Iterator[Change]:
-        for change in diff(self.base(), self.tree()):
-            shown = _as_json(change.path)
-            yield change if shown == change.path else replace(change, path=shown)
-
-    def hidden_changes(self) -> Iterator[Change]:
-        yield from hidden_changes(self.base(), self.tree())
-
-    def logs(
-        self,
-        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
-        since: datetime | None,
-        until: datetime | None,
-    ) -> Iterator[LogRecord]:
-        docker, record = self._docker, self._record
-        return container_logs(
-            docker.reader.tree,
-            record.folder,
-            record.id,
-            record.parts.log_driver,
-            record.config.text("LogPath"),
-            docker.reader.problems,
-            docker._limits,
-            docker.journal_log(record.id),
-            pattern=pattern,
-            since=since,
-            until=until,
-        )
-
-    def findings(self) -> Iterator[Finding]:
-        yield from findings_of(self._record.parts, self._record.config_origin, self._record.host_origin)
-
-    @property
-    def outlet(self) -> Outlet:
-        return self._docker.outlet
-
-    def mount(self, destination: str) -> Tree:
-        from forensics_lib.engines.docker.mounts import mount_tree
-
-        return mount_tree(self._docker, self._record, destination)
-
-    def sizes(self) -> tuple[int | None, int | None]:
-        from forensics_lib.engines.docker.sizes import root_size, written_size
-
-        docker = self._docker
-        try:
-            mount = self._mount()
-            driver = docker.driver(self._record.parts.storage_driver)
-            written = written_size(driver, mount, self.base, self.tree)
-            return written, root_size(docker.layer_db(driver.name), mount, written)
-        except ForensicsError as error:
-            docker.reader.problems.add(self._record.config_origin, error)
-            return None, None
-
-    def saving(self) -> Saving:
-        from forensics_lib.engines.docker.save import saving_of
-
-        return saving_of(self._docker, self._record, self._mount(), self.base, self.tree, self._docker._limits)
-
-    def _log_path(self) -> str:
-        """Where the log lies when the record does not say so, as the daemon finds out when it is asked for it."""
-        record = self._record
-        name = f"{record.id}-json.log"
-        if record.parts.log_driver == "json-file" and join(record.folder, name) in self._docker.reader.tree:
-            return f"{self._docker.real_root}/containers/{record.id}/{name}"
-        return ""
-
-    def _mount(self) -> MountRecord:
-        mount = self._docker.mount(self._record)
-        if mount is None or not mount.mount_id:
-            driver = self._record.parts.storage_driver
-            if driver not in _GRAPH_DRIVERS and self._docker.store is None:
-                raise PathNotFound(f"container {self._record.id}: {_IN_CONTAINERD.format(driver)}")
-            message = f"container {self._record.id}: its writable layer is not recorded by the driver {driver}"
-            raise DamagedData(message, origin=self._record.config_origin)
-        return mount

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.engines.docker.containerd import ContainerdStore
 from forensics_lib.engines.docker.containers import ContainerRecord
 from forensics_lib.engines.docker.drivers import GraphDriver

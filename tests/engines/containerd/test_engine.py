@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import forensics_lib as fl
 from forensics_lib.custody import Custody
-from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.engines.containerd.engine import ContainerdEngine
 from forensics_lib.engines.containerd.unpacked import verify_unpacked
 from forensics_lib.engines.docker.containerd import find_stores

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forensics_lib.engines.container import ContainerState, Endpoint, Mount, Port
+from forensics_lib.engines.container_parts import ContainerState, Endpoint, Mount, Port
 from forensics_lib.engines.docker.containers import ContainerRecord, read_containers, state_of
 from forensics_lib.engines.docker.root import DataRoot
 from forensics_lib.formats.jsondoc import JsonObject

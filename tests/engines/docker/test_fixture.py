@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import forensics_lib as fl
-from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.container_parts import ContainerState
 from tests.engines.docker.answers import differences
 from tests.samples import DOCKER_ROOT, FIXTURES, unpack
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forensics_lib.engines.container import ContainerState
+from forensics_lib.engines.container_parts import ContainerState
 from tests.engines.docker.dataroot import digest, hexid
 from tests.engines.docker.rootmaker import RUN, Layer, RootMaker
 from tests.trees.layers import folder
