@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.formats.bbolt_meta import find_metas
-from forensics_lib.formats.tar import BLOCK_SIZE, TarDecoder
+from forensics_lib.formats.tar import BLOCK_SIZE, TarDecoder, TarEntry
 from forensics_lib.formats.tar_header import checksum_ok, number
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.carve_logs import LOG_HEADS
@@ -195,8 +195,21 @@ def _tar(reach: Reach, at: int) -> Carved | None:
     entries = list(islice(TarDecoder(SourceStream(found), source=found), _MAX_MEMBERS))
     shown = ", ".join(entry.name for entry in entries[:_SHOWN]) + ("…" if len(entries) > _SHOWN else "")
     detail = f"tar archive of {len(entries)} member{'s' if len(entries) != 1 else ''}: {shown}"
-    detail += "" if complete else "; its end was overwritten"
+    if complete and _ends_in_zeros(entries, part):
+        complete = False
+        detail += "; its last file ends in zeros, as free space does, so that nothing shows where it ends"
+    elif not complete:
+        detail += "; its end was overwritten"
     return Carved(Form("layer", detail=detail), end, complete=complete, least=least if complete else 0)
+
+
+def _ends_in_zeros(entries: Sequence[TarEntry], part: Source) -> bool:
+    """Whether the last content ends in a block of zeros: then it may lie elsewhere, and zeros in its place."""
+    last = next((entry for entry in reversed(entries) if entry.stored_size), None)
+    if last is None or any(entry.stored_size == 0 and entry.header_offset > last.header_offset for entry in entries):
+        return False
+    tail = (last.stored_size - 1) % BLOCK_SIZE + 1
+    return not any(part.read_at(last.data_offset + last.stored_size - tail, tail))
 
 
 def _headers(reach: Reach, part: Source) -> int:

@@ -26,6 +26,7 @@ from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.journaled import journaled_containers
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.libpod import PodmanStates
+from forensics_lib.recovery.members import archive_members
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.podman import podman_containers
 from forensics_lib.recovery.remnant import Remnant
@@ -142,6 +143,9 @@ class Recovery:
         found.remnants.extend(copied_records(copies, holdings.dockers, problems, stores))
         found.remnants.extend(copied_rows(copies, trees, problems))
         found.remnants.extend(journal_rows(copies, trees, problems))
+        members = list(archive_members(found.remnants, problems))
+        found.remnants.extend(members)
+        found.remnants.extend(archive_members(members, problems))  # a saved image is an archive of archives
 
     def _containerds(self) -> list[ContainerdEngine]:
         """Those whose own records are searched: where Docker keeps its images in one, it is searched with its root."""

@@ -251,6 +251,14 @@ def test_a_tar_archive_is_one_finding() -> None:
     assert row.detail == "tar archive of 2 members: etc/passwd, var/loot.txt"
 
 
+def test_a_tar_archive_whose_last_file_ends_in_zeros_shows_no_end() -> None:
+    (row,) = found(disk(RANDOM, archive(("a", b"text\n"), ("b", b"x" * 600 + bytes(2000))), bytes(4096)))
+    assert not row.complete
+    assert "its last file ends in zeros" in row.detail
+    (row,) = found(disk(RANDOM, archive(("b", bytes(2000)), ("a", b"text\n")), RANDOM))
+    assert row.complete
+
+
 def test_a_tar_archive_whose_end_was_overwritten() -> None:
     tar = archive(("a", b"x" * 3000), ("b", b"y" * 3000))
     (row,) = found(disk(tar[: 4 * BLOCK], RANDOM))
