@@ -107,8 +107,12 @@ class _Replay:
         for number in self._log:
             if self._has(number):
                 self._put_extents(number)
-        for number in sorted(self._touched | self._log.keys()):
-            self._count(number)
+        left = self._touched | self._log.keys()
+        while left:
+            self._touched = set()
+            for number in sorted(left):
+                self._count(number)
+            left = self._touched
 
     def _of_kinds(self, *kinds: ItemKind) -> list[Item]:
         return [item for items in self._log.values() for item in items.values() if item.key.kind in kinds]
@@ -138,7 +142,7 @@ class _Replay:
         return self.tree.get(number, ItemKind.INODE, 0) is not None
 
     def _count(self, number: int) -> None:
-        """Set what an inode counts: its names and its bytes; without a name it is gone."""
+        """Set what an inode counts: its names and its bytes; without a name it is gone, with the names in it."""
         item = self.tree.get(number, ItemKind.INODE, 0)
         if item is None:
             return
@@ -146,6 +150,12 @@ class _Replay:
         names = len(list(self._references(number)))
         if number != _FIRST_INODE and not names:
             self.tree.remove(item.key)
+            if stat.S_ISDIR(inode.mode):
+                low, high = Key(number, ItemKind.DIR_INDEX, 0), Key(number, ItemKind.DIR_INDEX, MAX_OFFSET)
+                for one in list(self.tree.items(low, high)):
+                    for entry in _entries(one):
+                        if entry.kind == ItemKind.INODE and self._matters(entry.objectid):
+                            self._unlink(number, entry.name, entry.objectid)
             return
         if not stat.S_ISDIR(inode.mode):
             item = _with(item, _NLINK_AT, names, 4)
@@ -154,6 +164,12 @@ class _Replay:
             count = sum(one.length for _, one in extents if one.kind is ExtentKind.INLINE or one.logical)
             item = _with(item, _NBYTES_AT, count & MAX_OFFSET)
         self.tree.put(item)
+
+    def _matters(self, number: int) -> bool:
+        """Whether an inode has other names, or names in it."""
+        item = self.tree.get(number, ItemKind.INODE, 0)
+        inode = None if item is None else _inode(item)
+        return inode is not None and (inode.nlink > 1 or stat.S_ISDIR(inode.mode))
 
     # Names -----------------------------------------------------------------------------------------------------------
 

@@ -179,7 +179,7 @@ class LogRing:
         start = crc32c(bytes(4), crc32c(record.header[:_CHECKSUM_AT]))
         for size in _HEADER_SIZES:
             value = crc32c(record.header[_CHECKSUM_AT + 4 : size], start)
-            for extension in range(1, record.headers):
+            for extension in range(1, min(record.headers, -(-record.length // _COVERED))):  # the others are empty
                 at = extension * BASIC_BLOCK
                 value = crc32c(record.header[at : at + _EXTENSION_SIZE], value)
             if crc32c(data[: record.length], value) == stored:

@@ -36,8 +36,10 @@ def transaction(*items: tuple[bytes, ...], number: int = 7, committed: bool = Tr
     return parts + ([operation(COMMIT, number=number)] if committed else [])
 
 
-def records(*contents: list[bytes], tail: int = 0, block: int = 0, cycle: int = 1, checksums: bool = True) -> bytes:
-    """Records one behind the other, of one header block each."""
+def records(
+    *contents: list[bytes], tail: int = 0, block: int = 0, cycle: int = 1, checksums: bool = True, size: int = 32 << 10
+) -> bytes:
+    """Records one behind the other, whose headers have room for records of a size."""
     log = b""
     for operations in contents:
         data = bytearray(b"".join(operations))
@@ -49,10 +51,10 @@ def records(*contents: list[bytes], tail: int = 0, block: int = 0, cycle: int = 
         at = block + len(log) // 512
         lsn, oldest = cycle << 32 | at, cycle << 32 | tail
         head = struct.pack(">4sIIIQQIII", b"\xfe\xed\xba\xbe", cycle, 2, len(data), lsn, oldest, 0, 0, len(operations))
-        header = bytearray((head + words + struct.pack(">I16sI", 1, b"identifier of it", 32 << 10)).ljust(512, b"\0"))
+        header = bytearray((head + words + struct.pack(">I16sI", 1, b"identifier of it", size)).ljust(512, b"\0"))
         if checksums:
             struct.pack_into("<I", header, 32, crc32c(data, crc32c(header[:328])))
-        log += header + data
+        log += header + struct.pack(">I", cycle).ljust(512, b"\0") * (-(-size // (32 << 10)) - 1) + data
     return log
 
 
@@ -81,6 +83,16 @@ def test_committed_transactions_are_applied_in_order() -> None:
     assert source.read_at(64 * 512 - 3, 5) == b"\0\0\0" + b"11"
     assert source.transactions == 2
     assert source.summary() == "the log was replayed in memory: 2 transactions with 3 buffers"
+
+
+def test_a_header_for_larger_records_than_its_own() -> None:
+    """Its blocks are as many as the largest record needs; the checksum is made over those that this one uses."""
+    log = records(transaction(buffer_item(64, b"1" * 128)), size=256 << 10)
+    assert len(log) == 9 * 512
+    faults: list[str] = []
+    source = replayed(log, faults)
+    assert source.read_at(64 * 512, 128) == b"1" * 128
+    assert faults == []
 
 
 def test_a_region_may_go_on_in_the_next_record() -> None:
