@@ -22,6 +22,7 @@ from forensics_lib.recovery.blobs import unnamed_blobs
 from forensics_lib.recovery.carve import carve
 from forensics_lib.recovery.containerd import node_remnants, store_remnants
 from forensics_lib.recovery.databases import containerd_remnants, copied_records, database_remnants
+from forensics_lib.recovery.folders import named_by_contents
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.recovery.journaled import journaled_containers
 from forensics_lib.recovery.layers import named_by_layers
@@ -170,6 +171,7 @@ class Recovery:
         except ForensicsError as error:
             self._problems.add(tree.origin, error)
         finally:
+            described = list(named_by_contents(described))
             found.sightings.extend((*described, *carved))
             found.remnants.extend(named_by_layers(list(agreed(described, carved, self._problems)), self._problems))
 
