@@ -9,21 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from types import MappingProxyType
-from typing import TypeVar
 
-from forensics_lib.errors import DamagedData, LimitExceeded
-from forensics_lib.formats.jsondoc import JsonObject, JsonValue, parse_object, parse_time
-from forensics_lib.images.digest import parse_digest
+from forensics_lib.formats.jsondoc import JsonObject, parse_object
+from forensics_lib.images.config_reader import ConfigReader
 from forensics_lib.model import Origin, ProblemLog
 
-__all__ = ["Healthcheck", "HistoryEntry", "ImageConfig", "inspect_config"]
-
-_T = TypeVar("_T")
-
-MAX_ITEMS = 10_000
-"""Most items that are read of one array or object; engines refuse images of more than some hundred layers."""
+__all__ = ["Healthcheck", "HistoryEntry", "ImageConfig"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +170,7 @@ class ImageConfig:
             LimitExceeded: the document is too large or nested too deep.
             DamagedData: no JSON, or no JSON object.
         """
-        document = _Reader(parse_object(data, origin), "", origin, problems)
+        document = ConfigReader(parse_object(data, origin), "", origin, problems)
         config = document.object("config")
         created, created_ns = document.time("created")
         return cls(
@@ -227,167 +219,7 @@ class ImageConfig:
         )
 
 
-def inspect_config(config: ImageConfig, *, legacy: bool) -> dict[str, object]:
-    """The ``Config`` object that ``docker image inspect`` prints.
-
-    Args:
-        config: the image configuration.
-        legacy: as daemons before 28.2 (API before 1.50) print it: every field of their container configuration, set
-            or not. Otherwise as later ones do: only what is set, and nothing that belongs to containers.
-
-    Returns:
-        An empty dict where the document has no configuration object. Empty and missing arrays and objects are told
-        apart as the daemon does (``[]`` and None).
-    """
-    raw = config.raw.object("config")
-    if not isinstance(config.raw.get("config"), dict):
-        return {}
-    ports: dict[str, object] = {port: {} for port in config.exposed_ports}
-    optional: dict[str, object] = {
-        "ExposedPorts": ports,
-        "ArgsEscaped": config.args_escaped,
-        "StopSignal": config.stop_signal,
-        "Shell": list(config.shell),
-    }
-    values: dict[str, object] = {
-        "User": config.user,
-        "Env": list(config.env),
-        "Cmd": list(config.cmd),
-        "Volumes": {path: {} for path in config.volumes},
-        "WorkingDir": config.working_dir,
-        "Entrypoint": list(config.entrypoint),
-        "OnBuild": list(config.on_build),
-        "Labels": dict(config.label_pairs),
-    }
-    answer: dict[str, object] = {}
-    if config.healthcheck is not None:
-        answer["Healthcheck"] = _inspect_healthcheck(config.healthcheck)
-    if not legacy:
-        return answer | {key: value for key, value in {**values, **optional}.items() if value}
-    optional |= {"NetworkDisabled": config.network_disabled, "MacAddress": config.mac_address}
-    if config.stop_timeout is not None:
-        answer["StopTimeout"] = config.stop_timeout
-    answer |= {
-        "Hostname": config.hostname,
-        "Domainname": config.domainname,
-        "AttachStdin": config.attach_stdin,
-        "AttachStdout": config.attach_stdout,
-        "AttachStderr": config.attach_stderr,
-        "Tty": config.tty,
-        "OpenStdin": config.open_stdin,
-        "StdinOnce": config.stdin_once,
-        "Image": config.base_image,
-    }
-    for key, value in values.items():
-        answer[key] = value if isinstance(value, str) or raw.get(key) is not None else None
-    return answer | {key: value for key, value in optional.items() if value}
-
-
-class _Reader:
-    """Reads the values of one object; a wrong type becomes a problem and the neutral value."""
-
-    __slots__ = ("_origin", "_problems", "_where", "fields")
-
-    def __init__(self, fields: JsonObject, where: str, origin: Origin, problems: ProblemLog) -> None:
-        self.fields = fields
-        self._where = where
-        self._origin = origin
-        self._problems = problems
-
-    def text(self, key: str) -> str:
-        return self._field(key, str, "a text") or ""
-
-    def flag(self, key: str) -> bool:
-        return self._field(key, bool, "true or false") or False
-
-    def integer(self, key: str) -> int | None:
-        value = self.fields.integer(key)
-        if value is None and self.fields.get(key) is not None:
-            self._problem(key, "is not a whole number")
-        return value
-
-    def time(self, key: str) -> tuple[datetime | None, int | None]:
-        text = self.text(key)
-        moment, nanoseconds = parse_time(text)
-        if moment is None and text and not text.startswith("0001-01-01T00:00:00"):
-            self._problem(key, f"is not a time: {text[:60]!a}")
-        return moment, nanoseconds
-
-    def object(self, key: str) -> _Reader:
-        return self._child(self._field(key, dict, "an object"), key)
-
-    def objects(self, key: str) -> list[_Reader]:
-        """The objects of an array; an item of another type is an empty object, so that positions stay."""
-        found = self._items(key, dict, "an object")
-        return [self._child(item, f"{key}[{index}]") for index, item in enumerate(found)]
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        return tuple(text for text in self._items(key, str, "a text") if text is not None)
-
-    def positions(self, key: str) -> tuple[str, ...]:
-        """The texts of an array where the position counts: an item of another type is ""."""
-        return tuple(text or "" for text in self._items(key, str, "a text"))
-
-    def command(self, key: str) -> tuple[str, ...]:
-        """The texts of an array, or one text in its place, as Docker reads a command line."""
-        value = self.fields.get(key)
-        return (value,) if isinstance(value, str) else self.texts(key)
-
-    def names(self, key: str) -> tuple[str, ...]:
-        """The names of a set, which Go writes as an object of empty objects."""
-        return tuple(self._members(key))
-
-    def pairs(self, key: str) -> tuple[tuple[str, str], ...]:
-        members = self._members(key)
-        pairs = tuple((name, value) for name, value in members.items() if isinstance(value, str))
-        if len(pairs) < len(members):
-            self._problem(key, f"has {len(members) - len(pairs)} values that are not a text")
-        return pairs
-
-    def digests(self, key: str) -> tuple[str, ...]:
-        texts = self.positions(key)
-        for index, text in enumerate(texts):
-            try:
-                parse_digest(text)
-            except DamagedData as error:
-                self._problem(f"{key}[{index}]", str(error))
-                break  # one finding is enough: a forged list would flood the log
-        return texts
-
-    def _child(self, fields: dict[str, JsonValue] | None, name: str) -> _Reader:
-        return _Reader(JsonObject(fields or {}), f"{self._where}{name}.", self._origin, self._problems)
-
-    def _field(self, key: str, wanted: type[_T], name: str) -> _T | None:
-        value = self.fields.get(key)
-        if isinstance(value, wanted):
-            return value
-        if value is not None:
-            self._problem(key, f"is not {name}")
-        return None
-
-    def _items(self, key: str, wanted: type[_T], name: str) -> list[_T | None]:
-        values: list[JsonValue] = self._field(key, list, "an array") or []
-        found = [value if isinstance(value, wanted) else None for value in values[: self._bound(key, len(values))]]
-        if None in found:
-            self._problem(key, f"has {found.count(None)} items that are not {name}, first at {found.index(None)}")
-        return found
-
-    def _members(self, key: str) -> dict[str, JsonValue]:
-        members: dict[str, JsonValue] = self._field(key, dict, "an object") or {}
-        return dict(islice(members.items(), self._bound(key, len(members))))
-
-    def _bound(self, key: str, count: int) -> int:
-        if count > MAX_ITEMS:
-            text = f"image configuration: {self._where}{key} has {count} items; the first {MAX_ITEMS} are read"
-            self._problems.add(self._origin, LimitExceeded(text, origin=self._origin))
-        return MAX_ITEMS
-
-    def _problem(self, key: str, message: str) -> None:
-        text = f"image configuration: {self._where}{key} {message}"
-        self._problems.add(self._origin, DamagedData(text, origin=self._origin))
-
-
-def _healthcheck(config: _Reader) -> Healthcheck | None:
+def _healthcheck(config: ConfigReader) -> Healthcheck | None:
     if config.fields.get("Healthcheck") is None:
         return None
     check = config.object("Healthcheck")
@@ -401,25 +233,13 @@ def _healthcheck(config: _Reader) -> Healthcheck | None:
     )
 
 
-def _inspect_healthcheck(check: Healthcheck) -> dict[str, object]:
-    values: dict[str, object] = {
-        "Test": list(check.test),
-        "Interval": check.interval_ns,
-        "Timeout": check.timeout_ns,
-        "StartPeriod": check.start_period_ns,
-        "StartInterval": check.start_interval_ns,
-        "Retries": check.retries,
-    }
-    return {key: value for key, value in values.items() if value}
-
-
-def _history(document: _Reader) -> tuple[HistoryEntry, ...]:
+def _history(document: ConfigReader) -> tuple[HistoryEntry, ...]:
     if document.fields.get("rootfs") is None and document.fields.get("history") is None:
         return _layer_history(document)
     return tuple(_history_entry(entry) for entry in document.objects("history"))
 
 
-def _history_entry(entry: _Reader) -> HistoryEntry:
+def _history_entry(entry: ConfigReader) -> HistoryEntry:
     created, created_ns = entry.time("created")
     return HistoryEntry(
         created=created,
@@ -431,7 +251,7 @@ def _history_entry(entry: _Reader) -> HistoryEntry:
     )
 
 
-def _layer_history(document: _Reader) -> tuple[HistoryEntry, ...]:
+def _layer_history(document: ConfigReader) -> tuple[HistoryEntry, ...]:
     """The one entry a layer document stands for, by the rule with which Docker 1.10 migrated such layers."""
     if document.fields.get("container_config") is None and not document.text("id"):
         return ()

@@ -9,9 +9,10 @@ from datetime import datetime
 from functools import cached_property
 
 from forensics_lib.errors import AmbiguousName, DamagedData, NotFound, PathNotFound
-from forensics_lib.images.config import ImageConfig, inspect_config
+from forensics_lib.images.config import ImageConfig
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.images.history import Alignment, HistoryStep, align
+from forensics_lib.images.inspect import inspect_config
 from forensics_lib.images.layer import Layer, LayerBlob, Stack
 from forensics_lib.images.stack import FileVersion, HiddenFile, LayerStack
 from forensics_lib.model import Origin, ProblemLog

@@ -13,7 +13,8 @@ from enum import StrEnum
 
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.trees.base import Node, NodeKind, Tree, byte_order, device_number, join
-from forensics_lib.trees.union import GONE, Gone, Layer, UnionTree, find_directories
+from forensics_lib.trees.union import UnionTree, find_directories
+from forensics_lib.trees.union_layer import GONE, Gone, Layer
 
 __all__ = ["AufsTree", "Marks", "OverlayTree", "detect_marks"]
 

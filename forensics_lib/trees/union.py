@@ -7,77 +7,21 @@ layer; see overlay.py.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, PathNotFound
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.trees.base import Node, NodeKind, Tree, byte_order, join
+from forensics_lib.trees.union_layer import GONE, Gone, Layer
 
-__all__ = ["GONE", "Gone", "Layer", "Place", "UnionTree", "find_directories"]
+__all__ = ["Place", "UnionTree", "find_directories"]
 
 _MAX_DEPTH = 2048  # as deep as a path of Linux (4,096 bytes) can be
 _MAX_PATH = 64 << 10
 _MAX_DIRECTORIES = 2_000_000  # redirects can show one lower directory many times over
-
-
-class Gone(Enum):
-    """What a layer holds for a name that it deletes."""
-
-    GONE = "whiteout"
-
-
-GONE = Gone.GONE
-
-
-class Layer(ABC):
-    """One directory of the stack, and what its marks say.
-
-    Args:
-        tree: the file system that holds the directory.
-        root: the directory.
-    """
-
-    def __init__(self, tree: Tree, root: Node) -> None:
-        """Nothing below the directory is read yet."""
-        self.tree = tree
-        self.root = root
-
-    @abstractmethod
-    def listing(self, directory: Node) -> dict[str, Node | Gone]:
-        """What a directory of this layer holds and deletes, by name; bookkeeping is left out."""
-
-    @abstractmethod
-    def find(self, directory: Node, name: str) -> Node | Gone | None:
-        """One entry of `listing`; None where the layer says nothing of the name."""
-
-    @abstractmethod
-    def opaque(self, directory: Node) -> bool:
-        """Whether a directory hides what the layers below hold under its name."""
-
-    def hides_all_below(self) -> bool:
-        """Whether the layer as a whole hides the layers below it."""
-        return False
-
-    def redirect(self, node: Node) -> str | None:
-        """Where the layers below hold what belongs to a node, if not under its own name."""
-        return None
-
-    def borrows(self, node: Node) -> bool:
-        """Whether a regular file has its content in a layer below."""
-        return False
-
-    def shown(self, node: Node) -> Node:
-        """A node as the mounted file system shows it: the layer's own marks applied and hidden."""
-        return node
-
-    def same(self, other: Layer) -> bool:
-        """Whether another layer is the same directory, read by the same rules."""
-        return self.tree is other.tree and self.root.path == other.root.path and type(self) is type(other)
 
 
 class Place(NamedTuple):

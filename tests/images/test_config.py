@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
-from forensics_lib.images.config import MAX_ITEMS, Healthcheck, HistoryEntry, ImageConfig, inspect_config
+from forensics_lib.images.config import Healthcheck, HistoryEntry, ImageConfig
+from forensics_lib.images.config_reader import MAX_ITEMS
+from forensics_lib.images.inspect import inspect_config
 from forensics_lib.model import Origin, ProblemLog
 
 ORIGIN = Origin("image.tar").to("config.json")

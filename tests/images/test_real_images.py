@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
-from forensics_lib.images.config import ImageConfig, inspect_config
+from forensics_lib.images.config import ImageConfig
 from forensics_lib.images.dockerfile import dockerfile
 from forensics_lib.images.history import Alignment, align
+from forensics_lib.images.inspect import inspect_config
 from forensics_lib.model import Origin, ProblemLog
 
 ROOT = Path(os.environ.get("FORENSICS_EVIDENCE", "nowhere"))
