@@ -10,20 +10,18 @@ import struct
 from collections.abc import Mapping, Sequence
 
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, decode_inode
+from forensics_lib.formats.ext4_inode import INLINE_DATA, XATTR_MAGIC, ExtInode, InodeFields, inode_fields, named
 from forensics_lib.formats.ext4_map import Run, runs
-from forensics_lib.formats.inode_windows import InodeWindows
 from forensics_lib.formats.posix_acl import acl_of_ext
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource, ExtentSource, Source
 
-__all__ = ["XATTR_MAGIC", "ExtGeometry", "is_ext"]
+__all__ = ["ExtGeometry", "is_ext"]
 
 _SUPERBLOCK = 1024
 _MAGIC = 0xEF53
-XATTR_MAGIC = struct.pack("<I", 0xEA020000)
-"""What extended attributes in an inode begin with."""
 _GOOD_OLD_SIZE = 128
+_WINDOW, _MAX_WINDOWS = 32 << 10, 256  # 8 MiB of inodes are kept
 _META_BG, _64BIT = 0x10, 0x80
 _SPARSE, _SPARSE_2 = 0x1, 0x200
 _RECOVER = 0x4
@@ -108,7 +106,9 @@ class ExtGeometry:
         self._backups = struct.unpack_from("<II", data, 588) if compat & _SPARSE_2 else None
         self.maps: Mapping[int, Sequence[Run]] = {}
         self._tables: dict[int, int] = {}
-        self._at = InodeWindows(source, self.inode_size).at
+        most = max(_WINDOW // self.inode_size, 1)
+        self._together = next(count for count in range(most, 0, -1) if self._inodes_per_group % count == 0)
+        self._windows: dict[int, tuple[bytes, int]] = {}
 
     def inode_offset(self, number: int) -> int:
         """Where an inode lies.
@@ -159,11 +159,39 @@ class ExtGeometry:
         Raises:
             DamagedData: there is no such inode, or it cannot be read.
         """
-        offset = self.inode_offset(number)
-        window, at = self._at(offset)
-        if at + self.inode_size > len(window):
+        return named(self.fields(number))
+
+    def fields(self, number: int) -> InodeFields:
+        """What `inode` gives, as a plain tuple.
+
+        Raises:
+            DamagedData: there is no such inode, or it cannot be read.
+        """
+        part, index = divmod(number - 1, self._together)
+        window, start = self._windows.get(part) or self._window(part)
+        size = self.inode_size
+        at = index * size
+        if at < len(window):
+            return inode_fields(number, window, start + at, at, size)
+        offset = self.inode_offset(number)  # there is none, or there is damage near it
+        data = self._source.read_at(offset, size)
+        if len(data) < size:
             raise DamagedData(f"inode {number} lies beyond the end", origin=self._source.origin, offset=offset)
-        return decode_inode(number, window, offset, at, self.inode_size)
+        return inode_fields(number, data, offset, 0, size)
+
+    def _window(self, part: int) -> tuple[bytes, int]:
+        """Some inodes of a table that lie together, and where; fewer in front of damage, and no bytes but inodes."""
+        first = part * self._together + 1
+        count = min(self._together, self.inode_count - part * self._together)
+        try:
+            start = self.inode_offset(first)
+            data = self._source.read_some(start, count * self.inode_size)
+        except DamagedData:
+            return b"", 0
+        if len(self._windows) >= _MAX_WINDOWS:
+            self._windows.clear()
+        self._windows[part] = data[: len(data) // self.inode_size * self.inode_size], start
+        return self._windows[part]
 
     def runs(self, inode: ExtInode, lost: list[tuple[int, int]] | None = None) -> tuple[Run, ...]:
         """The blocks of an inode in the order of the file; none for inline content and short links.
@@ -209,7 +237,7 @@ class ExtGeometry:
             DamagedData: they contradict themselves; those read before are lost.
         """
         found: dict[str, bytes] = {}
-        if inode.tail[:4] == XATTR_MAGIC:
+        if inode.tail:
             found |= self._entries(inode.tail, 4, 4, inode)
         if inode.acl_block:
             block = self.block(inode.acl_block)

@@ -81,11 +81,12 @@ def read_block(data: bytes, entries: dict[bytes, int]) -> tuple[int, bool]:
         if large:
             length = _length(length, size)
         start = position + 8
+        end = start + name
         position += length
-        if length & 3 or position > size or start + name > position:  # lengths below 8 too
+        if length & 3 or not end <= position <= size:  # lengths below 8 too
             return count, False
         if inode:
-            entries[data[start : start + name]] = inode
+            entries[data[start:end]] = inode
             count += 1
     return count, size > 0 and position == size
 

@@ -6,16 +6,25 @@ Format: Linux Documentation/filesystems/ext4/inodes.rst.
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
-__all__ = ["EXTENTS", "INLINE_DATA", "ExtInode", "decode_inode"]
+__all__ = ["EXTENTS", "INLINE_DATA", "XATTR_MAGIC", "ExtInode", "InodeFields", "decode_inode", "inode_fields", "named"]
+
+InodeFields: TypeAlias = tuple[
+    int, int, int, int, int, int, int, int, int | None, int, int, int, int, bytes, int, bytes, int
+]
+"""What an `ExtInode` holds, without the names."""
 
 INLINE_DATA, EXTENTS = 0x10000000, 0x80000
 """Flags of inodes: content in the inode itself, and a tree of extents."""
+XATTR_MAGIC = b"\0\0\x02\xea"
+"""What extended attributes begin with."""
+_LAST_OF_MAGIC = XATTR_MAGIC[3]
 
 _OLD_SIZE = 128
 _OLD_FIELDS = Struct("<HHIiiiIHH4xI4x60sIII6xHHH4x")
 _FIELDS = Struct(_OLD_FIELDS.format + "H2xIIIiI")
+_unpack = _FIELDS.unpack_from
 _NO_TIMES = (0, 0, 0, 0, 0, 0)
 _DEVICE = Struct("<II")
 _ALL_TIMES = 24  # bytes of them, as extra_isize counts
@@ -43,7 +52,7 @@ class ExtInode(NamedTuple):
         generation: counts reuses of the number.
         block: the 60 bytes that hold extents, block numbers, a short link or a device.
         acl_block: block of further extended attributes; 0 for none.
-        tail: bytes behind the fixed fields, which hold extended attributes.
+        tail: extended attributes behind the fixed fields; empty where there are none.
         offset: where the inode lies in the file system.
     """
 
@@ -74,18 +83,33 @@ class ExtInode(NamedTuple):
         return (new & 0xFFF00) >> 8, (new & 0xFF) | ((new >> 12) & 0xFFF00)
 
 
-def decode_inode(number: int, data: bytes, offset: int, at: int = 0, length: int = 0) -> ExtInode:
+def decode_inode(number: int, data: bytes, offset: int) -> ExtInode:
     """An inode from its 128 bytes or more.
+
+    Args:
+        number: its number.
+        data: its bytes.
+        offset: where they lie in the file system; kept for the origin.
+    """
+    return named(inode_fields(number, data, offset, 0, len(data)))
+
+
+def named(fields: InodeFields) -> ExtInode:
+    """An inode of its fields."""
+    return _new(ExtInode, fields)
+
+
+def inode_fields(number: int, data: bytes, offset: int, at: int, length: int) -> InodeFields:
+    """What an `ExtInode` holds, as a plain tuple: a walk takes it apart at once.
 
     Args:
         number: its number.
         data: holds its bytes.
         offset: where they lie in the file system; kept for the origin.
         at: where they begin in `data`.
-        length: how many they are; 0 for all that follow.
+        length: how many they are, 128 or more.
     """
-    end = at + length if length else len(data)
-    room = end - at - _OLD_SIZE
+    room = length - _OLD_SIZE
     (
         mode,
         uid,
@@ -110,7 +134,7 @@ def decode_inode(number: int, data: bytes, offset: int, at: int = 0, length: int
         atime_more,
         btime,
         btime_more,
-    ) = _FIELDS.unpack_from(data, at) if room >= _ALL_TIMES else _OLD_FIELDS.unpack_from(data, at) + _NO_TIMES
+    ) = _unpack(data, at) if room >= _ALL_TIMES else _OLD_FIELDS.unpack_from(data, at) + _NO_TIMES
     created: int | None = None
     if _ALL_TIMES <= extra <= room:
         created = (btime + ((btime_more & _EPOCH) << 32)) * _SECOND + (btime_more >> 2)
@@ -123,7 +147,11 @@ def decode_inode(number: int, data: bytes, offset: int, at: int = 0, length: int
         ctime += (ctime_more & _EPOCH) << 32
         mtime += (mtime_more & _EPOCH) << 32
         atime += (atime_more & _EPOCH) << 32
-    fields = (
+    tail = b""
+    if extra and extra + 4 <= room and data[at + _OLD_SIZE + extra + 3] == _LAST_OF_MAGIC:  # few have any
+        tail = data[at + _OLD_SIZE + extra : at + length]
+        tail = tail if tail.startswith(XATTR_MAGIC) else b""
+    return (
         number,
         mode,
         uid | uid_high << 16 if uid_high else uid,
@@ -139,10 +167,9 @@ def decode_inode(number: int, data: bytes, offset: int, at: int = 0, length: int
         generation,
         block,
         acl | acl_high << 32 if acl_high else acl,
-        data[at + _OLD_SIZE + extra : end] if extra else b"",
+        tail,
         offset,
     )
-    return _new(ExtInode, fields)
 
 
 _new = tuple.__new__

@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from operator import attrgetter
+from struct import Struct
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_inode import EXTENTS, INLINE_DATA, ExtInode
-from forensics_lib.formats.run import Run
+from forensics_lib.formats.run import Run, make_run
 
 __all__ = ["Run", "runs"]
 
 _MAGIC = 0xF30A
+_HEAD, _LEAF, _INDEX = Struct("<HHHH"), Struct("<IHHI"), Struct("<IIHxx")
+_NUMBERS = Struct("<15I")
 _LONGEST = 0x8000
 _MAX_NODES, _MAX_RUNS = 1 << 16, 1 << 20
 _MAX_LOGICAL = 1 << 32
@@ -53,7 +57,7 @@ def runs(
         found = _extents(inode, read, damages)
     else:
         found = _numbers(inode, read, block_size, damages)
-    found.sort(key=lambda run: run.logical)
+    found.sort(key=_logical)
     kept: list[Run] = []
     end = 0
     for run in found:
@@ -85,20 +89,18 @@ def _extents(inode: ExtInode, read: Callable[[int], bytes], lost: list[tuple[int
         nodes += 1
         if nodes > _MAX_NODES or len(found) > _MAX_RUNS:
             raise _damaged(inode)
-        magic, entries, _, depth = struct.unpack_from("<HHHH", node.ljust(8, b"\0"))
+        magic, entries, _, depth = _HEAD.unpack_from(node if len(node) >= 8 else bytes(8))
         if magic != _MAGIC or depth > deepest or 12 + 12 * entries > len(node):
             lost.append((start, end))
             continue
         if depth == 0:
-            for index in range(entries):
-                logical, length, high, low = struct.unpack_from("<IHHI", node, 12 + 12 * index)
+            for logical, length, high, low in _LEAF.iter_unpack(node[12 : 12 + 12 * entries]):
                 written = length <= _LONGEST
                 count = length if written else length - _LONGEST
                 if count:
-                    found.append(Run(logical, high << 32 | low, count, written))
+                    found.append(make_run(logical, high << 32 | low, count, written))
             continue
-        for index in reversed(range(entries)):
-            logical, low, high = struct.unpack_from("<IIH", node, 12 + 12 * index)
+        for logical, low, high in reversed(list(_INDEX.iter_unpack(node[12 : 12 + 12 * entries]))):
             stack.append((_read(read, high << 32 | low), depth - 1, logical, max(end, logical)))
             end = logical
     return found
@@ -145,11 +147,14 @@ def _numbers(inode: ExtInode, read: Callable[[int], bytes], block_size: int, los
                 descend(child, logical + index * per ** (level - 1), level - 1)
 
     start = 0
-    for slot, number in enumerate(struct.unpack_from("<15I", inode.block)):
+    for slot, number in enumerate(_NUMBERS.unpack(inode.block)):
         level = max(0, slot - 11)
         descend(number, start, level)
         start += per**level
     return found
+
+
+_logical = attrgetter("logical")
 
 
 def _damaged(inode: ExtInode) -> DamagedData:

@@ -9,12 +9,23 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
-from forensics_lib._frozen import quick
+from forensics_lib._frozen import maker, quick
 from forensics_lib.errors import LimitExceeded, NotAFile, PathNotFound
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource, Source
 
-__all__ = ["NO_XATTRS", "Content", "Node", "NodeKind", "Tree", "byte_order", "device_number", "join", "parent_of"]
+__all__ = [
+    "NO_XATTRS",
+    "Content",
+    "Node",
+    "NodeKind",
+    "Tree",
+    "byte_order",
+    "device_number",
+    "join",
+    "make_node",
+    "parent_of",
+]
 
 NO_XATTRS: Mapping[str, bytes] = {}  # one for all; typed so that nobody writes to it
 _MAX_LINKS = 40  # as Linux: MAXSYMLINKS
@@ -120,6 +131,10 @@ class Node:
         for block in self.source().blocks():
             buffer.write(block)
         return buffer.getvalue()
+
+
+make_node = maker(Node)
+"""`Node`, made in half the time: for walks."""
 
 
 class Tree(ABC):

@@ -17,7 +17,7 @@ from forensics_lib.formats.btrfs_items import DirectoryEntry, ItemKind
 from forensics_lib.formats.btrfs_subvolumes import Subvolume, list_subvolumes
 from forensics_lib.model import Check, Origin, ProblemLog
 from forensics_lib.sources.base import Source
-from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, Tree, byte_order, device_number, join
+from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, Tree, byte_order, device_number, join, make_node
 from forensics_lib.trees.inodes import KINDS
 
 __all__ = ["BtrfsTree"]
@@ -253,7 +253,7 @@ class BtrfsTree(Tree):
             self._problems.add(origin, f"{path}: this directory belongs to another place")
             return None
         is_file = kind is NodeKind.FILE
-        return Node(
+        return make_node(
             path,
             kind,
             stat.S_IMODE(item.mode),

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 
 from forensics_lib.errors import DamagedData, UnsupportedFormat
 from forensics_lib.formats.directory import Directory, Report
-from forensics_lib.formats.ext4 import XATTR_MAGIC, ExtGeometry
+from forensics_lib.formats.ext4 import ExtGeometry
 from forensics_lib.formats.ext4_dir import read_directory
 from forensics_lib.formats.ext4_fast_commit import pending_commits
 from forensics_lib.formats.ext4_fast_replay import FastReplay
-from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode
+from forensics_lib.formats.ext4_inode import INLINE_DATA, ExtInode, named
 from forensics_lib.formats.ext4_map import is_short_link
 from forensics_lib.formats.jbd2 import Journal, JournalBlock
-from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.model import Origin, ProblemLog, make_origin
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.patched import PAGE, PatchedSource
-from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, device_number
+from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, device_number, make_node
 from forensics_lib.trees.inodes import KINDS, InodeTree
 
 __all__ = ["ExtTree", "ReplayedSource"]
@@ -79,6 +79,7 @@ class ExtTree(InodeTree):
         if self._fast is not None:
             self.geometry.maps = self._fast.maps
         self._inode = self.geometry.inode
+        self._fields = self.geometry.fields
 
     @property
     def held(self) -> Sequence[tuple[int, int]]:
@@ -122,12 +123,12 @@ class ExtTree(InodeTree):
 
     def _node(self, path: str, number: int) -> Node | None:
         try:
-            inode = self._inode(number)
+            fields = self._fields(number)
         except DamagedData as error:
             self._problems.add(self.origin.to(path.lstrip("/")), error)
             return None
-        _, mode, uid, gid, size, atime, ctime, mtime, btime, _, nlink, flags, _, _, acl_block, tail, offset = inode
-        origin = Origin(f"inode {number}", self.origin, offset)
+        _, mode, uid, gid, size, atime, ctime, mtime, btime, _, nlink, flags, _, _, acl_block, tail, offset = fields
+        origin = make_origin(f"inode {number}", self.origin, offset)
         kind = KINDS.get(mode & 0xF000)
         content, target, rdev = None, None, 0
         if kind is _FILE:
@@ -135,17 +136,16 @@ class ExtTree(InodeTree):
         else:
             size = 0
             if kind is NodeKind.SYMLINK:
-                target = self._target(inode, origin)
+                target = self._target(named(fields), origin)
             elif kind is NodeKind.CHAR or kind is NodeKind.BLOCK:
-                rdev = device_number(*inode.rdev)
+                rdev = device_number(*named(fields).rdev)
             elif kind is None:
                 self._problems.add(origin, f"{path}: inode of unknown type {mode:o}")
                 return None
         if flags & _ENCRYPTED:
             message = f"{path} is encrypted; names and content are shown as stored"
             self._problems.add(origin, UnsupportedFormat(message))
-        has_xattrs = acl_block or tail[:4] == XATTR_MAGIC
-        return Node(
+        return make_node(
             path,
             kind,
             mode & 0xFFF,
@@ -161,7 +161,7 @@ class ExtTree(InodeTree):
             rdev,
             nlink,
             number,
-            self._xattrs(inode, origin) if has_xattrs else NO_XATTRS,
+            self._xattrs(named(fields), origin) if tail or acl_block else NO_XATTRS,
             content,
         )
 

@@ -98,7 +98,10 @@ class InodeTree(Tree):
 
     def _number(self, path: str) -> int | None:
         """The inode number of exactly this path."""
-        known, number = path, None
+        number = self._numbers.get(path)
+        if number is not None:
+            return number
+        known = path
         while known != "/" and (number := self._numbers.get(known)) is None:
             known = parent_of(known)
         if number is None:

@@ -17,9 +17,9 @@ from forensics_lib.formats.xfs_inode import InodeTable, XfsInode
 from forensics_lib.formats.xfs_log import XfsLog
 from forensics_lib.formats.xfs_remote import link_target
 from forensics_lib.formats.xfs_replay import XfsReplayed
-from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.model import Origin, ProblemLog, make_origin
 from forensics_lib.sources.base import Source
-from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, device_number
+from forensics_lib.trees.base import NO_XATTRS, Node, NodeKind, device_number, make_node
 from forensics_lib.trees.inodes import KINDS, InodeTree
 
 __all__ = ["LogState", "XfsTree"]
@@ -161,7 +161,7 @@ class XfsTree(InodeTree):
                 self._problems.add(self._origin(inode), f"{path}: an inode of unknown type (mode {mode:o})")
                 return None
         atime, mtime, ctime, btime = inode.times
-        return Node(
+        return make_node(
             path,
             kind,
             mode & 0xFFF,
@@ -169,7 +169,7 @@ class XfsTree(InodeTree):
             gid,
             size,
             mtime,
-            Origin(f"inode {number}", self.origin, offset),
+            make_origin(f"inode {number}", self.origin, offset),
             atime,
             ctime,
             btime,
