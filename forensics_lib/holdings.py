@@ -12,6 +12,7 @@ from forensics_lib.images.docker_archive import DockerArchive, is_docker_archive
 from forensics_lib.images.image import Artifact, Image, ImageParts
 from forensics_lib.images.manifests import ManifestReader
 from forensics_lib.images.oci_layout import (
+    is_cut_layout,
     is_image_dir,
     is_oci_layout,
     kept_apart,
@@ -151,6 +152,9 @@ def find_holdings(opened: Opened, store: ImageStore, outlet: Outlet) -> Holdings
         _find_engines(holdings, outlet)
         if holdings.engines:
             holdings.kind = EvidenceKind.DOCKER_ROOT if holdings.dockers else EvidenceKind.CONTAINERD_ROOT
+        elif is_cut_layout(tree):
+            reader = read_oci_layout(store)
+            _take(holdings, EvidenceKind.OCI_LAYOUT, reader, ordered(reader.images.values()))
     return holdings
 
 

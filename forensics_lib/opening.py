@@ -201,6 +201,8 @@ def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits
                 )
             return
     if not _looks_like_tar(source):
+        if isinstance(source, SpoolSource) and source.error is not None:
+            raise source.error  # what came out before the damage need not be what went in
         message = f"{path} is no image archive, layout, tar archive or disk that is read here"
         reasons = "; ".join(problem.message for problem in problems.rows[:3])
         raise UnsupportedFormat(f"{message} ({reasons})" if reasons else message)

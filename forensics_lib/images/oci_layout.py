@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
-from forensics_lib.errors import ForensicsError
+from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.formats.jsondoc import JsonObject
+from forensics_lib.images.digest import parse_digest
 from forensics_lib.images.image import Artifact, ImageParts
 from forensics_lib.images.manifests import ManifestReader
 from forensics_lib.images.store import Document, ImageStore
 from forensics_lib.trees.base import NodeKind, Tree
 
-__all__ = ["is_image_dir", "is_oci_layout", "kept_apart", "ordered", "read_image_dir", "read_oci_layout"]
+__all__ = [
+    "is_cut_layout",
+    "is_image_dir",
+    "is_oci_layout",
+    "kept_apart",
+    "ordered",
+    "read_image_dir",
+    "read_oci_layout",
+]
 
 _MANIFEST_LIMIT = 4 << 20
 
@@ -19,6 +29,23 @@ _MANIFEST_LIMIT = 4 << 20
 def is_oci_layout(tree: Tree) -> bool:
     """Whether the tree has the shape of a layout; the ``oci-layout`` file itself may be missing."""
     return ("/index.json" in tree and "/blobs" in tree) or "/oci-layout" in tree
+
+
+def is_cut_layout(tree: Tree) -> bool:
+    """Whether the tree holds blobs by digest, as a layout whose index is lost: archives have that behind the blobs."""
+    for algorithm in ("sha256", "sha512"):
+        folder = f"/blobs/{algorithm}"
+        if folder in tree and any(_is_digest(f"{algorithm}:{node.name}") for node in islice(tree.children(folder), 9)):
+            return True
+    return False
+
+
+def _is_digest(text: str) -> bool:
+    try:
+        parse_digest(text)
+    except DamagedData:
+        return False
+    return True
 
 
 def is_image_dir(tree: Tree) -> bool:

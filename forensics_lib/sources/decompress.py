@@ -64,10 +64,12 @@ _MAGICS = {
 _NOT_ZERO = re.compile(rb"[^\0]")
 _ZSTD_WINDOW_LOG = 27  # 128 MiB, what `zstd -d` accepts without being told otherwise
 _XZ_MEMORY = 256 << 20
-_STEP = 1 << 20
+_FAST_STEP = 256 << 10
+_SLOW_STEP = 16 << 10
 _GZIP_INPUT = 64 << 10
 _SMALL = 4 << 10
 _LONGEST_HEADER = 1 << 20
+_TRAILER = 8  # of a gzip member: checksum and length
 
 
 def sniff(head: bytes) -> Compression:
@@ -127,10 +129,14 @@ class _PullDecoder(Protocol):
 
 
 class _PullMember:
-    """The interface that bz2, lzma and zstd share: input is kept inside until output was asked for."""
+    """The interface that bz2, lzma and zstd share: input is kept inside until output was asked for.
 
-    def __init__(self, decoder: _PullDecoder) -> None:
+    Where the data is damaged, what the decoder made since it was last asked is lost: `step` bytes at most.
+    """
+
+    def __init__(self, decoder: _PullDecoder, step: int) -> None:
         self._decoder = decoder
+        self._step = step
 
     @property
     def eof(self) -> bool:
@@ -141,9 +147,9 @@ class _PullMember:
         return self._decoder.unused_data
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        yield self._decoder.decompress(data, _STEP)
+        yield self._decoder.decompress(data, self._step)
         while not self._decoder.eof and not self._decoder.needs_input:
-            block = self._decoder.decompress(b"", _STEP)
+            block = self._decoder.decompress(b"", self._step)
             if not block:
                 return
             yield block
@@ -152,19 +158,20 @@ class _PullMember:
 def _zstd_member() -> _Member:
     from forensics_lib.sources._zstd import DecompressionParameter, ZstdDecompressor
 
-    return _PullMember(ZstdDecompressor(options={DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}))
+    decoder = ZstdDecompressor(options={DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+    return _PullMember(decoder, _FAST_STEP)
 
 
 def _xz_member() -> _Member:
     import lzma
 
-    return _PullMember(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY))
+    return _PullMember(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY), _SLOW_STEP)
 
 
 def _bzip2_member() -> _Member:
     import bz2
 
-    return _PullMember(bz2.BZ2Decompressor())
+    return _PullMember(bz2.BZ2Decompressor(), _SLOW_STEP)
 
 
 _MEMBERS: dict[Compression, Callable[[], _Member]] = {
@@ -206,7 +213,7 @@ def decompress(
     held = b""
     window = BLOCK
     consumed = produced = 0
-    for data in blocks:
+    for data in _end_apart(blocks):
         consumed += len(data)
         if trailing:
             continue  # whoever hashes the compressed bytes on their way wants all of them
@@ -253,6 +260,23 @@ def decompress(
             origin=origin,
             offset=consumed,
         )
+
+
+def _end_apart(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same bytes, the last ones in a block of their own: isal keeps what it made of a block whose end is wrong.
+
+    A checksum that does not fit is found there, and would cost an archive its end, where its table of contents is.
+    """
+    last = b""
+    for block in blocks:
+        if len(block) < _TRAILER:
+            last += block
+        else:
+            if last:
+                yield last
+            last = block
+    yield last[:-_TRAILER]
+    yield last[-_TRAILER:]
 
 
 def _past_zeros(data: bytes, position: int) -> int:

@@ -23,6 +23,7 @@ from tests.imagemaker import (
     compressed,
     digest_of,
     docker_save,
+    hybrid_save,
     image_dir,
     oci_layout,
     schema_one_dir,
@@ -576,3 +577,18 @@ def test_umoci_unpacks_the_same_files(name: str, tmp_path: Path) -> None:
                 assert node.read() == other.read()
                 assert node.nlink == other.nlink
                 assert node.mtime_ns == other.mtime_ns
+
+
+def test_an_archive_that_is_cut_off_behind_its_blobs(tmp_path: Path) -> None:
+    """``index.json`` and ``manifest.json`` come last; what the blobs tell is still an image."""
+    recipe = Recipe([BASE, TOP], ["web:1"])
+    for shape in (oci_layout, hybrid_save):
+        blobs = {name: content for name, content in shape(recipe).items() if name.startswith("blobs/")}
+        for path in (write(blobs, tmp_path / shape.__name__), write_tar(blobs, tmp_path / f"{shape.__name__}.tar")):
+            with fl.open(path) as evidence:
+                assert evidence.kind is fl.EvidenceKind.OCI_LAYOUT
+                (image,) = evidence.images
+                assert (image.id, image.tags) == (digest_of(recipe.configuration()), ())
+                assert image.tree().read("/app") == b"1"
+                assert failed(evidence) == []
+                assert messages(evidence) == ["index.json is missing", "the layout has no oci-layout file"]
