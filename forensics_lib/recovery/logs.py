@@ -27,7 +27,7 @@ _MARGIN = 5 * 10**9
 _LOCAL_HEAD = b"\n\x06st"
 _LOCAL_FILES = 5  # what the driver keeps when it is not told
 _SHAPED, _SHAPE = 256, 64  # lines looked at, and bytes of each
-_NUMBER = re.compile(rb"\d+")
+_NUMBER = re.compile(rb"(?<![A-Za-z_0-9])\d+")  # one in a word, as in web2, tells whose a line is
 
 _RecordKey = tuple[int, str, bytes]
 LiveLog = tuple[ContainerRecord, Callable[[], Iterable[LogRecord]]]
@@ -235,8 +235,12 @@ class _Candidate:
         return not (over and finished is not None and (first > finished or last > finished + _MARGIN))
 
     def rank(self, bounds: _Bounds) -> tuple[int, int]:
-        """How well it fits, the best first: whether its log reads alike, and the time from its start."""
+        """How well it fits, the best first: whether its log reads alike, and the time from its start.
+
+        Of a container whose record is lost nothing tells when it ran; where others fit, it gets only what reads alike.
+        """
         alike = 0 if self.shapes & bounds.shapes else 2 if self.shapes else 1
+        alike += 2 if alike and "State" not in self.record.config else 0
         parts, first = self.record.parts, bounds.first[0]
         started = parts.started_ns if parts.started_ns is not None and parts.started_ns <= first else parts.created_ns
         return alike, first - (started or 0)

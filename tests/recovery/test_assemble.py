@@ -327,3 +327,33 @@ def test_containers_carved_from_a_real_disk() -> None:
         for key in ("HostConfig", "Config", "Created", "Path", "Args", "LogPath", "Driver"):
             assert answer[key] == inspected[key], (container.name, key)
     source.close()
+
+
+def test_numbers_in_words_tell_logs_apart_and_those_between_words_do_not() -> None:
+    rows = [
+        remnant(
+            encoded(config(WEB, "web", 1, StartedAt=at(2), FinishedAt=at(9))), f"{FOLDER}/config.v2.json", "config"
+        ),
+        remnant(
+            encoded(config(DB, "db", 3, StartedAt=at(4), FinishedAt=at(9))), f"containers/{DB}/config.v2.json", "config"
+        ),
+        remnant(line("APP1 line 1", 2.5), kind="log"),
+        remnant(line("APP2 line 1", 4.5), kind="log"),
+        remnant(line("APP1 line 2", 5), kind="log"),
+    ]
+    found = {one.name: texts(one) for one in deleted_containers(rows, [], ProblemLog())}
+    assert found == {"web": ["APP1 line 1", "APP1 line 2"], "db": ["APP2 line 1"]}
+
+
+def test_a_container_whose_record_is_lost_gets_a_log_only_if_nobody_else_fits() -> None:
+    mount = f"image/overlay2/layerdb/mounts/{DB}/mount-id"
+    rows = [
+        remnant(
+            encoded(config(WEB, "web", 1, StartedAt=at(2), FinishedAt=at(9))), f"{FOLDER}/config.v2.json", "config"
+        ),
+        remnant(LAYER.encode(), mount, container_id=DB, modified_ns=nanoseconds(3)),
+        remnant(line("text", 4), kind="log"),
+        remnant(line("late", 30), kind="log"),
+    ]
+    found = {one.id: texts(one) for one in deleted_containers(rows, [], ProblemLog())}
+    assert found == {WEB: ["text"], DB: ["late"]}
