@@ -13,14 +13,14 @@ from forensics_lib.sources.base import Source
 from forensics_lib.sources.disk import open_disk
 from forensics_lib.sources.file import FileSource
 from forensics_lib.sources.siblings import Siblings
-from forensics_lib.sources.volumes import Superblock, Volume, VolumeKind, find_volumes, read_superblock
+from forensics_lib.sources.volumes import Superblock, Volume, find_volumes, read_superblock
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.index import IndexTree
 from forensics_lib.trees.sleuthkit import KIT_TYPES
 
 __all__ = ["find_filesystems", "open_disks"]
 
-_CARRIERS = ("LVM2_member", "crypto_LUKS")
+_CARRIERS = ("LVM2_member", "crypto_LUKS", "linux_raid_member", "bcache")
 """What volumes are made of; `find_volumes` opens them or says why not."""
 _WITHOUT_FILES = ("swap", "swsuspend", "jbd")
 _NEVER_FILES = {
@@ -171,7 +171,8 @@ def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], pro
         return _row(volume, replace(superblock, label=kit.label or superblock.label), kit, None, "clean")
     if superblock.type in _WITHOUT_FILES:
         return _row(volume, superblock, IndexTree(volume.origin), None, "holds no files")
-    raise UnsupportedFormat(f"{_name(volume)} holds {superblock.type}, which is not read")
+    label = f" ({superblock.label})" if superblock.label else ""
+    raise UnsupportedFormat(f"{_name(volume)} holds {superblock.type}{label}, which is not read")
 
 
 def _row(volume: Volume, superblock: Superblock, tree: Tree, mounted_ns: int | None, state: str) -> FileSystem:
@@ -189,9 +190,7 @@ def _row(volume: Volume, superblock: Superblock, tree: Tree, mounted_ns: int | N
 
 
 def _name(volume: Volume) -> str:
-    if volume.kind is VolumeKind.DISK:
-        return _disk_of(volume.origin)
-    return volume.name if volume.kind is VolumeKind.LVM else f"partition {volume.index}"
+    return volume.title or _disk_of(volume.origin)
 
 
 def _disk_of(origin: Origin) -> str:

@@ -38,6 +38,11 @@ def content(size: int = SIZE, seed: str = "disk") -> bytes:
     return bytes(disk[:size])
 
 
+def numbered(size: int) -> bytes:
+    """Blocks of 4 KiB, each of which begins with its number from 1 on: what arrays among the fixtures hold."""
+    return b"".join((block + 1).to_bytes(8, "little").ljust(4096, b"\0") for block in range(size // 4096))
+
+
 def big_content(size: int = 12 * MIB + 512, seed: int = 1) -> bytes:
     """A larger disk of random runs of text, noise and zeros."""
     draw = random.Random(seed)

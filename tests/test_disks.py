@@ -164,20 +164,23 @@ def magic(size: int, *places: tuple[int, bytes]) -> bytes:
 
 EXT4 = 0x83, stored("ext4.img")
 MIB = 1 << 20
+BCACHE = b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"
 RAID = b"\xfc\x4e\x2b\xa9"
 UNREAD = {
-    "mdraid at the start": (magic(MIB, (4096, RAID)), "partition 2 holds linux_raid_member"),
+    "mdraid at the start": (magic(MIB, (4096, RAID + b"\1"), (4096 + 144, b"\x08")), "the array raid0 ("),
     "mdraid at the end": (
-        magic(MIB, (MIB - 0x2000, RAID), (MIB - 0x2000 + 144, struct.pack("<Q", 0x7F0))),
-        "partition 2 holds linux_raid_member",
+        magic(MIB, (MIB - 0x2000, RAID + b"\1"), (MIB - 0x2000 + 144, struct.pack("<Q", 0x7F0))),
+        "has 0 devices",
     ),
     "old mdraid": (
-        magic(MIB, (MIB - 0x10000, RAID), (MIB - 0x10000 + 32, struct.pack("<I", 960))),
-        "partition 2 holds linux_raid_member",
+        magic(MIB, (MIB - 0x10000, RAID), (MIB - 0x10000 + 28, struct.pack("<II", 5, 960))),
+        "the array raid5 (",
     ),
     "zfs": (magic(MIB, (0x21000, b"\x0c\xb1\xba\x00\x00\x00\x00\x00")), "partition 2 holds zfs_member"),
     "ufs": (magic(MIB, (65536 + 1372, b"\x19\x01\x54\x19")), "partition 2 holds ufs"),
-    "bitlocker": (magic(MIB, (3, b"-FVE-FS-")), "BitLocker"),
+    "bitlocker": (magic(MIB, (3, b"-FVE-FS-")), "partition 2 holds BitLocker"),
+    "dm-integrity": (magic(MIB, (0, b"integrt\0")), "partition 2 holds DM_integrity"),
+    "bcache": (magic(MIB, (4096 + 24, BCACHE)), "the superblock of bcache is damaged"),
     "luks 2": (stored("luks2.img"), "LUKS version 2"),
     "zeros": (bytes(MIB), "partition 2 (type 0x83) of 1048576 bytes begins with zeros"),
     "noise": (b"?" * MIB, "partition 2 (type 0x83) of 1048576 bytes holds nothing that is recognised"),

@@ -25,7 +25,7 @@ LAYERS = (  # the top first
     ("custody",),
     ("table",),
     ("_cells",),
-    ("model", "errors", "_optional", "_frozen", "_version"),
+    ("model", "errors", "_crc32c", "_optional", "_frozen", "_version"),
 )
 
 

@@ -9,7 +9,7 @@ import hashlib
 import struct
 from collections.abc import Callable
 
-from forensics_lib.formats.crc32c import crc32c
+from forensics_lib._crc32c import crc32c
 
 __all__ = ["CHECKSUMS", "xxhash64"]
 

@@ -14,6 +14,7 @@ import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import LimitExceeded
 from forensics_lib.formats.btrfs_items import (
     DirectoryEntry,
@@ -30,7 +31,6 @@ from forensics_lib.formats.btrfs_items import (
 )
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, BTree, Item, Key, located
 from forensics_lib.formats.btrfs_overlay import OverlaidTree
-from forensics_lib.formats.crc32c import crc32c
 
 __all__ = ["replay"]
 

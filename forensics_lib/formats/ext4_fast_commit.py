@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
-from forensics_lib.formats.crc32c import crc32c
+from forensics_lib._crc32c import crc32c
 
 __all__ = ["FastInode", "FastName", "FastRange", "FastRecord", "Pending", "pending_commits", "read_fast_commits"]
 

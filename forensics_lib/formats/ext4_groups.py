@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.ext4 import ExtGeometry
 from forensics_lib.sources.base import Source
 

@@ -14,8 +14,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.model import Progress
 from forensics_lib.sources.base import Source
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.sources.base import Source
 
 __all__ = ["XfsGeometry", "XfsGroup", "checksum_fits", "is_xfs"]

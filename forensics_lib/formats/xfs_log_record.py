@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData, UnsupportedFormat
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.xfs import XfsGeometry
 
 __all__ = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.directory import Directory
 from forensics_lib.formats.ext4 import ExtGeometry
 from forensics_lib.formats.ext4_dir import TAIL, DirEntry, dir_entries, is_dir_block

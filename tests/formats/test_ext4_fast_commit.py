@@ -8,7 +8,7 @@ from functools import cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from forensics_lib.formats.crc32c import crc32c
+from forensics_lib._crc32c import crc32c
 from forensics_lib.formats.ext4_fast_commit import (
     FastInode,
     FastName,

@@ -77,7 +77,7 @@ def test_geometry() -> None:
 def test_checksums() -> None:
     assert checksum_fits(bytes(4) + bytes.fromhex("76e1ec9d") + bytes(4), 4) is False
     data = b"abcd" + bytes(4) + b"efgh"
-    from forensics_lib.formats.crc32c import crc32c
+    from forensics_lib._crc32c import crc32c
 
     assert checksum_fits(b"abcd" + struct.pack("<I", crc32c(data)) + b"efgh", 4)
 

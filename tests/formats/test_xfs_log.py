@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.xfs import XfsGeometry
 from forensics_lib.formats.xfs_log import LogItem, XfsLog
 from forensics_lib.formats.xfs_replay import XfsReplayed

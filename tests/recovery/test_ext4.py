@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData, ForensicsError
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.ext4_dir import dir_entries, is_dir_block
 from forensics_lib.formats.ext4_groups import BlockGroups
 from forensics_lib.formats.ext4_inode import decode_inode

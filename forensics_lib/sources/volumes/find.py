@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from forensics_lib.errors import ForensicsError
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
+from forensics_lib.sources.volumes.bcache import backing_device
 from forensics_lib.sources.volumes.gpt import Gpt, has_header
 from forensics_lib.sources.volumes.luks import LuksSource
 from forensics_lib.sources.volumes.lvm import PhysicalVolume, logical_volumes
 from forensics_lib.sources.volumes.mbr import Mbr, MbrEntry
+from forensics_lib.sources.volumes.md import MdMember
+from forensics_lib.sources.volumes.md_array import arrays
 from forensics_lib.sources.volumes.superblock import sniff_filesystem
 from forensics_lib.sources.volumes.volume import Volume, VolumeKind
 
@@ -26,8 +30,9 @@ def find_volumes(
     """The volumes of one disk, or of several disks whose logical volumes may span them.
 
     Partitions come first, in the order of their numbers and disk by disk, then what lies inside them: the plain side of
-    LUKS volumes and the logical volumes of LVM. A disk without a partition table is one volume by itself. Everything is
-    listed, whether or not it holds a known file system: `sniff_filesystem` tells.
+    LUKS volumes, arrays of Linux' RAID and the logical volumes of LVM, or the partitions of these. A disk without a
+    partition table is one volume by itself. Everything is listed, whether or not it holds a known file system:
+    `sniff_filesystem` tells.
 
     Args:
         disks: the disk, or all disks of a machine.
@@ -40,17 +45,45 @@ def find_volumes(
     members: list[PhysicalVolume] = []
     known: set[tuple[str, str]] = set()
     for _ in range(_MAX_NESTING):  # a group in a LUKS volume, a LUKS volume in a group
-        opened = [plain for volume in fresh if (plain := _opened(volume, keys, problems)) is not None]
-        joined = [member for volume in [*fresh, *opened] if (member := PhysicalVolume.read(volume.source, problems))]
+        opened = _carried(fresh, keys, problems)
+        joined = [member for volume in [*fresh, *opened] if (member := _physical(volume, problems))]
         members.extend(joined)
         logical = list(logical_volumes(members, problems)) if joined else []
         logical = [volume for volume in logical if (volume.name, volume.uuid) not in known]
         known.update((volume.name, volume.uuid) for volume in logical)
-        fresh = logical
-        found = [*found, *opened, *logical]
+        fresh = [one for volume in logical for one in _inside(volume, problems)]
+        found = [*found, *opened, *fresh]
         if not fresh:
             break
     return found
+
+
+def _carried(volumes: Sequence[Volume], keys: Sequence[str | bytes], problems: ProblemLog) -> list[Volume]:
+    """What lies in LUKS volumes and arrays, also in each other."""
+    found: list[Volume] = []
+    for _ in range(_MAX_NESTING):
+        opened = [plain for volume in volumes if (plain := _opened(volume, keys, problems)) is not None]
+        members = [member for volume in volumes if (member := MdMember.read(volume.source)) is not None]
+        for array in arrays(members, problems):
+            opened += _inside(array, problems)
+        if not opened:
+            break
+        found += opened
+        volumes = opened
+    return found
+
+
+def _inside(volume: Volume, problems: ProblemLog) -> list[Volume]:
+    """The partitions of an array or of a logical volume, such as the disk of a virtual machine; or itself."""
+    if sniff_filesystem(volume.source) is not None:
+        return [volume]
+    parts = [one for one in _on_disk(volume.source, problems) if one.kind is not VolumeKind.DISK]
+    return [replace(one, within=volume.title) for one in parts] or [volume]
+
+
+def _physical(volume: Volume, problems: ProblemLog) -> PhysicalVolume | None:
+    is_member = sniff_filesystem(volume.source) == "LVM2_member"  # not of an array that begins with one
+    return PhysicalVolume.read(volume.source, problems) if is_member else None
 
 
 def has_volumes(source: Source) -> bool:
@@ -71,6 +104,8 @@ def _several(disks: Source | Sequence[Source]) -> Sequence[Source]:
 def _on_disk(disk: Source, problems: ProblemLog) -> list[Volume]:
     mbr = Mbr.read(disk)
     whole = sniff_filesystem(disk)
+    if whole == "linux_raid_member" and not (mbr and _ends_with_a_member(disk, mbr)):
+        return [Volume(0, VolumeKind.DISK, 0, disk.size, "", "", "", disk, disk.origin)]  # the array has the partitions
     found: list[Volume] = []
     if mbr is None or mbr.is_protective:
         gpt = None if mbr is None and whole is not None else Gpt.read(disk, problems)  # may be left over at the end
@@ -92,6 +127,14 @@ def _on_disk(disk: Source, problems: ProblemLog) -> list[Volume]:
         message = f"there is a partition table, and a file system ({whole}) on the whole disk: one of them is left over"
         problems.add(disk.origin, message)
     return [Volume(0, VolumeKind.DISK, 0, disk.size, "", "", "", disk, disk.origin), *found]
+
+
+def _ends_with_a_member(disk: Source, mbr: Mbr) -> bool:
+    """Whether the superblock of an array at the end of a disk is that of a partition."""
+    quiet = ProblemLog()
+    gpt = Gpt.read(disk, quiet) if mbr.is_protective else None
+    parts = _gpt_volumes(disk, gpt) if gpt is not None else _mbr_partitions(disk, mbr, 512, quiet)
+    return any(MdMember.read(part.source) is not None for part in parts)
 
 
 def _gpt_volumes(disk: Source, gpt: Gpt) -> Iterator[Volume]:
@@ -154,15 +197,17 @@ def _check_places(disk: Source, volumes: Iterable[Volume], problems: ProblemLog)
 
 
 def _opened(volume: Volume, keys: Sequence[str | bytes], problems: ProblemLog) -> Volume | None:
-    """The plain side of an encrypted volume; None, and a problem, when it stays closed."""
-    if sniff_filesystem(volume.source) != "crypto_LUKS":
-        return None
+    """What an encrypted volume or a backing device of bcache holds; None, and a problem, when it stays closed."""
+    carrier, kind = volume.source, sniff_filesystem(volume.source)
     try:
-        plain = LuksSource(volume.source, keys, problems=problems)
+        if kind == "crypto_LUKS":
+            plain = LuksSource(carrier, keys, problems=problems)
+            about = VolumeKind.LUKS, plain.offset, plain.size, f"LUKS{plain.version}", "", plain.uuid
+            return Volume(volume.index, *about, plain, plain.origin, volume.title)
+        if kind == "bcache":
+            data = backing_device(carrier, problems)
+            about = VolumeKind.BCACHE, data.offset, data.size, "bcache", "", ""
+            return Volume(volume.index, *about, data, data.origin, volume.title)
     except ForensicsError as error:
         problems.add(volume.origin, error)
-        return None
-    kind = f"LUKS{plain.version}"
-    return Volume(
-        volume.index, VolumeKind.LUKS, plain.offset, plain.size, kind, volume.name, plain.uuid, plain, plain.origin
-    )
+    return None

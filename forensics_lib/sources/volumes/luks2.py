@@ -60,7 +60,7 @@ def read_luks2(carrier: Source, problems: ProblemLog) -> LuksHeader:
             continue  # the first header tells where the second is
         try:
             copy = _copy(carrier, place)
-        except DamagedData as error:
+        except ForensicsError as error:
             faults.append(error)
             continue
         if copy is not None:

@@ -6,19 +6,19 @@ Format: lib/format_text of LVM2 (layout.h, format-text.c) and the text that it k
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from struct import Struct
 
-from forensics_lib.errors import DamagedData, ForensicsError, UnsupportedFormat
+from forensics_lib.errors import DamagedData, ForensicsError
 from forensics_lib.model import Origin, ProblemLog
-from forensics_lib.sources._bounds import end_of, read_exactly
+from forensics_lib.sources._bounds import read_exactly
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.joined import JoinedSource, MissingSource
+from forensics_lib.sources.volumes.lvm_group import Group
 from forensics_lib.sources.volumes.lvm_text import Section, parse
-from forensics_lib.sources.volumes.volume import Volume, VolumeKind
+from forensics_lib.sources.volumes.volume import Volume
 
-__all__ = ["PhysicalVolume", "StripedSource", "logical_volumes"]
+__all__ = ["PhysicalVolume", "logical_volumes"]
 
 _LABEL = Struct("<8sQII8s")
 _AREA = Struct("<QQ")
@@ -33,6 +33,7 @@ _MAX_TEXT = 64 << 20
 _IGNORED = 1
 _MAX_SEGMENTS = 1_000_000
 _MAX_STRIPES = 1024
+_MAX_DEPTH = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,45 +91,12 @@ class PhysicalVolume:
         return cls(uuid, source, next(iter(best.sections), "") if best is not None else "", best)
 
 
-class StripedSource(Source):
-    """Several sources that take turns, a stripe at a time.
-
-    Args:
-        parts: in their order, all of the same size.
-        stripe: bytes before the next part's turn.
-        origin: of the whole.
-    """
-
-    def __init__(self, parts: Sequence[Source], stripe: int, origin: Origin) -> None:
-        """Serve the parts as one run of bytes."""
-        self.parts = tuple(parts)
-        self.stripe = stripe
-        self.origin = origin
-        self.size = sum(part.size for part in parts)
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """The bytes at a position; short only at the end.
-
-        Raises:
-            DamagedData: a part cannot be read there.
-        """
-        end = end_of(self, offset, length)
-        pieces = []
-        while offset < end:
-            number, inside = divmod(offset, self.stripe)
-            row, column = divmod(number, len(self.parts))
-            count = min(end - offset, self.stripe - inside)
-            pieces.append(read_exactly(self.parts[column], row * self.stripe + inside, count, "a stripe"))
-            offset += count
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
 def logical_volumes(physical: Iterable[PhysicalVolume], problems: ProblemLog) -> Iterator[Volume]:
     """The visible logical volumes of every group that the physical volumes belong to.
 
-    Linear and striped segments are read, also over several physical volumes. Snapshots, thin volumes, caches, RAID and
-    mirrors are listed, and raise where they are read; each is a problem that says why. The same holds for extents on a
-    physical volume that is missing.
+    Linear, striped, mirrored and RAID segments are read, also over several physical volumes, snapshots, thin volumes
+    and what lies behind a cache. Other types are listed, and raise where they are read; each is a problem that says
+    why. The same holds for extents on a physical volume that is missing, unless a mirror or parity stands in for them.
 
     Args:
         physical: of all disks that are there.
@@ -148,104 +116,7 @@ def logical_volumes(physical: Iterable[PhysicalVolume], problems: ProblemLog) ->
         if key not in newest or group.number("seqno") > newest[key][1].number("seqno"):
             newest[key] = (volume.group, group, volume.source.origin)
     for name, group, origin in newest.values():
-        yield from _Group(name, group, members, origin.to(f"LVM group {name}"), problems).volumes()
-
-
-class _Group:
-    """One volume group, as its newest metadata describes it."""
-
-    def __init__(
-        self, name: str, section: Section, members: dict[str, Source], origin: Origin, problems: ProblemLog
-    ) -> None:
-        self.name = name
-        self.section = section
-        self.origin = origin
-        self.problems = problems
-        self.extent = section.number("extent_size") * _SECTOR
-        self.physical = {
-            key: (members.get(entry.text("id").replace("-", "")), entry)
-            for key, entry in section.section("physical_volumes").sections.items()
-        }
-        for key, (source, entry) in self.physical.items():
-            if source is None:
-                device = f" (it was {entry.text('device')})" if entry.text("device") else ""
-                problems.add(origin, f"physical volume {entry.text('id') or key}{device} is missing")
-
-    def volumes(self) -> Iterator[Volume]:
-        if not self.extent:
-            self.problems.add(self.origin, "the LVM group declares no extent size")
-            return
-        described = self.section.section("logical_volumes").sections
-        stores = {
-            segment.text("cow_store")
-            for volume in described.values()
-            for segment in volume.sections.values()
-            if segment.text("type") == "snapshot"
-        }
-        visible = [(name, volume) for name, volume in described.items() if "VISIBLE" in volume.list("status")]
-        for index, (name, volume) in enumerate(visible, 1):
-            origin = self.origin.to(name)
-            kind, source = self._volume(volume, origin, is_snapshot=name in stores)
-            full_name = f"{self.name}/{name}"
-            yield Volume(index, VolumeKind.LVM, None, source.size, kind, full_name, volume.text("id"), source, origin)
-
-    def _volume(self, volume: Section, origin: Origin, *, is_snapshot: bool) -> tuple[str, Source]:
-        segments = sorted(
-            (section for name, section in volume.sections.items() if name.startswith("segment")),
-            key=lambda segment: segment.number("start_extent"),
-        )
-        if len(segments) > _MAX_SEGMENTS:
-            reason = f"a logical volume of {len(segments)} segments"
-            return "", self._unreadable(0, origin, reason)
-        parts: list[Source] = []
-        kinds: list[str] = []
-        position = 0
-        for segment in segments:
-            start, count = segment.number("start_extent"), segment.number("extent_count")
-            if start < position:
-                reason = "its segments overlap"
-                return "", self._unreadable((start + count) * self.extent, origin, reason)
-            if start > position:
-                parts.append(self._unreadable((start - position) * self.extent, origin, "a segment is missing"))
-            kinds.append("snapshot" if is_snapshot else _kind(segment))
-            parts.append(self._segment(segment, kinds[-1], count * self.extent, origin))
-            position = start + count
-        return ", ".join(dict.fromkeys(kinds)), JoinedSource(parts, origin)
-
-    def _segment(self, segment: Section, kind: str, size: int, origin: Origin) -> Source:
-        if kind not in ("linear", "striped"):
-            return self._unreadable(size, origin, f"logical volumes of the type {kind!r} are not read", supported=False)
-        stripes = segment.list("stripes")
-        count = len(stripes) // 2
-        width = segment.number("stripe_size") * _SECTOR
-        if not 0 < count <= _MAX_STRIPES or (count > 1 and not width) or size // self.extent % count:
-            return self._unreadable(size, origin, "a segment has no stripes, or an impossible number of them")
-        parts = [self._area(stripes[2 * i], stripes[2 * i + 1], size // count, origin) for i in range(count)]
-        return parts[0] if count == 1 else StripedSource(parts, width, origin)
-
-    def _area(self, name: object, start: object, size: int, origin: Origin) -> Source:
-        source, entry = self.physical.get(str(name), (None, None))
-        if entry is None or not isinstance(start, int) or start < 0:
-            return self._unreadable(
-                size, origin, f"a segment lies on {name!r}, which is no physical volume of the group"
-            )
-        if source is None:
-            return MissingSource(
-                size, origin, f"these bytes lie on physical volume {entry.text('id')}, which is missing"
-            )
-        place = entry.number("pe_start") * _SECTOR + start * self.extent
-        if place + size > source.size:
-            self.problems.add(origin, f"a segment ends behind the end of physical volume {entry.text('id')}")
-        return source.slice(place, size, f"LVM extents of {origin.label}")
-
-    def _unreadable(self, size: int, origin: Origin, reason: str, *, supported: bool = True) -> Source:
-        self.problems.add(origin, reason if supported else UnsupportedFormat(reason))
-        return MissingSource(size, origin, reason)
-
-
-def _kind(segment: Section) -> str:
-    kind = segment.text("type")
-    return "linear" if kind == "striped" and len(segment.list("stripes")) == 2 else kind
+        yield from Group(name, group, members, origin.to(f"LVM group {name}"), problems).volumes()
 
 
 def _areas(label: bytes, position: int) -> tuple[list[tuple[int, int]], int]:

@@ -5,6 +5,7 @@ Type names are those of ``blkid``, so that they can be compared with what the sy
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from struct import Struct
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.sources.base import Source
+from forensics_lib.sources.volumes.bcache import BCACHE_MAGIC
+from forensics_lib.sources.volumes.md import MdMember
 
 __all__ = ["LUKS2_PLACES", "Superblock", "read_superblock", "sniff_filesystem"]
 
@@ -22,6 +25,9 @@ _U16, _U32, _U64 = Struct("<H"), Struct("<I"), Struct("<Q")
 _PAGE_SIZES = (4096, 8192, 16384, 65536)
 _HEAD = 0x11000  # far enough for the superblock of btrfs
 _ZFS_UBERBLOCKS = 128 << 10
+_ZFS_DESCRIPTION = 16 << 10
+_ZFS_NAME = re.compile(rb"\0\0\0\x04name\0\0\0\x09\0\0\0\x01(....)", re.DOTALL)  # name and value of a pair, as XDR
+_ZFS_GUID = re.compile(rb"\0\0\0\x09pool_guid\0\0\0\0\0\0\x08\0\0\0\x01(.{8})", re.DOTALL)
 _ZFS_MAGICS = (b"\x0c\xb1\xba\x00\x00\x00\x00\x00", b"\x00\x00\x00\x00\x00\xba\xb1\x0c")
 
 # Incompatible and read-only compatible features of ext that neither ext2 nor ext3 knows.
@@ -56,6 +62,9 @@ def sniff_filesystem(source: Source) -> str | None:
 
 def read_superblock(source: Source) -> Superblock | None:
     """The superblock of the file system that a volume holds; None if none is known, or nothing can be read."""
+    member = MdMember.read(source)
+    if member is not None:  # an array can begin where its member does, so it comes first
+        return Superblock("linux_raid_member", member.name, member.uuid)
     head = _head(source, 0, _HEAD)
     for read in _READERS:
         found = read(head)
@@ -64,48 +73,56 @@ def read_superblock(source: Source) -> Superblock | None:
     for name, places in _MAGICS.items():
         if any(head.startswith(magic, offset) for offset, magic in places):
             return Superblock(name)
-    blocks = _head(source, _ZFS_UBERBLOCKS, _ZFS_UBERBLOCKS)
-    if any(blocks.startswith(_ZFS_MAGICS, place) for place in range(0, len(blocks), 1024)):
-        return Superblock("zfs_member")
-    return _raid_at_the_end(source) or _second_luks(source)
+    label = _head(source, 0, 2 * _ZFS_UBERBLOCKS)
+    if any(label.startswith(_ZFS_MAGICS, place) for place in range(_ZFS_UBERBLOCKS, len(label), 1024)):
+        return _zfs(label[_ZFS_DESCRIPTION:_ZFS_UBERBLOCKS])
+    return _far_away(source) or _second_luks(source)
 
 
-_RAID_ROUNDING = 1 << 20  # of the size, to whole chunks
-_RAID_MAGIC = b"\xfc\x4e\x2b\xa9"
+_VMFS = 1 << 20
 _MAGICS = {
-    "linux_raid_member": ((4096, _RAID_MAGIC), (0, _RAID_MAGIC)),
     "BitLocker": ((3, b"-FVE-FS-"),),
+    "DM_integrity": ((0, b"integrt\0"),),
+    "LVM1_member": ((0, b"HM\1\0"), (0, b"HM\2\0")),
     "ReFS": ((3, b"ReFS\0\0\0\0"),),
     "apfs": ((32, b"NXSB"),),
+    "ceph_bluestore": ((0, b"bluestore block device"),),
     "erofs": ((1024, b"\xe2\xe1\xf5\xe0"),),
     "f2fs": ((1024, b"\x10\x20\xf5\xf2"),),
+    "gfs2": ((0x10000, b"\x01\x16\x19\x70"),),
     "hfs": ((1024, b"BD\0"),),
     "jfs": ((0x8000, b"JFS1"),),
+    "ocfs2": tuple((2 * size, b"OCFSV2") for size in (512, 1024, 2048, 4096)),
     "reiserfs": ((0x10034, b"ReIsEr"),),
+    "stratis": ((512, b"!Stra0tis\x86\xff\x02"), (4608, b"!Stra0tis\x86\xff\x02")),
     "swsuspend": tuple((size - 10, b"S1SUSPEND") for size in _PAGE_SIZES),
     "ufs": tuple(
         (place + 1372, magic)
         for place, number in ((8192, 0x00011954), (65536, 0x19540119))
         for magic in (number.to_bytes(4, "little"), number.to_bytes(4, "big"))
     ),
-    "bcache": ((4096 + 24, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"),),
+    "bcache": ((4096 + 24, BCACHE_MAGIC),),
+    "vdo": ((0, b"dmvdo001"),),
     "bcachefs": ((4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"),),
 }
 
 
-def _raid_at_the_end(source: Source) -> Superblock | None:
-    """A member of a Linux RAID with metadata 0.90 or 1.0, which begins with what the RAID holds.
+def _zfs(description: bytes) -> Superblock:
+    """A device of a pool of ZFS, with name and number of the pool."""
+    name, guid = _ZFS_NAME.search(description), _ZFS_GUID.search(description)
+    length = int.from_bytes(name[1], "big") if name is not None else 0
+    label = _text(description[name.end() : name.end() + length]) if name is not None and length <= 256 else ""
+    return Superblock("zfs_member", label, str(int.from_bytes(guid[1], "big")) if guid is not None else "")
 
-    The last partition of a disk can end where the disk ends; so the place or size that is recorded has to fit as well.
-    """
-    old, new = (source.size & ~0xFFFF) - 0x10000, (source.size - 0x2000) & ~0xFFF
-    head = _head(source, old, 64) if old > 0 else b""
-    if head.startswith(_RAID_MAGIC) and 0 <= old - (_U32.unpack_from(head, 32)[0] << 10) < _RAID_ROUNDING:
-        return Superblock("linux_raid_member")
-    head = _head(source, new, 256) if new > 0 else b""
-    if head.startswith(_RAID_MAGIC) and len(head) == 256 and _U64.unpack_from(head, 144)[0] << 9 == new:
-        return Superblock("linux_raid_member", _text(head[32:64]), _uuid(head[16:32]))
-    return None
+
+def _far_away(source: Source) -> Superblock | None:
+    """What only tells itself far from the beginning: VMFS, and members of the RAID of mainboards and controllers."""
+    if _head(source, _VMFS, 4) == b"\x0d\xd0\x01\xc0":
+        return Superblock("VMFS_volume_member")
+    last = _head(source, source.size - 1024, 1024) if source.size >= 1024 else b""
+    if last.startswith(b"Intel Raid ISM Cfg Sig. "):
+        return Superblock("isw_raid_member")
+    return Superblock("ddf_raid_member") if last.startswith(b"\xde\x11\xde\x11", 512) else None
 
 
 def _second_luks(source: Source) -> Superblock | None:

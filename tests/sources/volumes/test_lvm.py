@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import struct
 import zlib
@@ -14,9 +16,9 @@ from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource, Source
 from forensics_lib.sources.volumes import Volume, VolumeKind, find_volumes, sniff_filesystem
-from forensics_lib.sources.volumes.lvm import StripedSource
+from forensics_lib.sources.volumes.lvm_group import StripedSource
 from forensics_lib.sources.volumes.lvm_text import Section, parse
-from tests.diskmaker import MIB, fixture, noise, stored
+from tests.diskmaker import DISKS, MIB, fixture, noise, numbered, stored
 
 EXTENT = 256 << 10
 STRIPE = 64 << 10
@@ -166,6 +168,53 @@ def test_damaged_labels_and_headers(places: tuple[int, ...], message: str) -> No
     assert message in problems
 
 
+# --- RAID, mirrors and caches that LVM made ---------------------------------------------------------------------------
+
+RAID = stored("lvm-raid.img")
+SIZES: dict[str, int] = json.loads((DISKS / "arrays.json").read_text())["lvm-raid"]["sizes"]
+READ = list(SIZES)
+
+
+def test_raid_has_the_bytes_that_the_kernel_wrote() -> None:
+    volumes, problems = found(BytesSource(RAID, Origin("disk")))
+    for name in READ:
+        source = volumes[f"vg/{name}"].source
+        assert source.read_at(0, source.size) == numbered(SIZES[name])
+    assert problems == []
+    assert list(volumes) == [f"vg/{name}" for name in (*READ, "snap")]
+    assert (volumes["vg/snap"].type, volumes["vg/thin"].type) == ("snapshot", "thin")
+
+
+@pytest.mark.parametrize("missing", [0, 1, 2, 3])
+def test_raid_stands_in_for_a_physical_volume(missing: int) -> None:
+    label = MIB * (1 + 32 * missing)
+    data = RAID[:label] + bytes(MIB) + RAID[label + MIB :]
+    volumes, problems = found(BytesSource(data, Origin("disk")))
+    assert any(re.fullmatch(r"physical volume \S{38} \(it was \S+\) is missing", text) for text in problems)
+    for name in ("raid1", "mirror", "raid4", "raid5", "raid5ra", "raid10"):
+        source = volumes[f"vg/{name}"].source
+        assert source.read_at(0, source.size) == numbered(SIZES[name])
+    with pytest.raises(DamagedData) if missing < 3 else contextlib.nullcontext():  # it lies on three of them
+        volumes["vg/raid0"].source.read_at(0, 1 << 20)
+
+
+def test_an_image_that_was_left_behind() -> None:
+    """The metadata of each image of a RAID tell which of them failed."""
+    disk = bytearray(RAID)
+    places = [match.start() for match in re.finditer(rb"DmRd", RAID)]
+    assert len(places) >= 10
+    for place in places:
+        devices, number = struct.unpack_from("<II", disk, place + 8)
+        if (devices, number) == (3, 1):
+            struct.pack_into("<Q", disk, place + 16, 0)  # older
+        elif devices == 3:
+            struct.pack_into("<Q", disk, place + 16, 50)
+    volumes, problems = found(BytesSource(bytes(disk), Origin("disk")))
+    source = volumes["vg/raid5"].source
+    assert source.read_at(0, source.size) == numbered(SIZES["raid5"])
+    assert "its image raid5_rimage_1 is not in sync, and not used" in problems
+
+
 # --- groups described by hand -----------------------------------------------------------------------------------------
 
 
@@ -252,7 +301,7 @@ def test_metadata_runs_around_its_ring(start: int) -> None:
     assert volumes["vg/data"].source.read_at(0, 10) == b"\7" * 10
 
 
-@pytest.mark.parametrize("kind", ["thin", "thin-pool", "cache", "raid1", "raid5", "mirror", "vdo", "snapshot", ""])
+@pytest.mark.parametrize("kind", ["vdo", "error", ""])
 def test_types_that_are_not_read_are_listed_and_named(kind: str) -> None:
     segment = f'start_extent = 0 extent_count = 5 type = "{kind}"'
     volumes, problems = by_hand(volume("data", segment), volume("other", linear(0, 1, 3)))
@@ -264,6 +313,22 @@ def test_types_that_are_not_read_are_listed_and_named(kind: str) -> None:
     assert volumes["vg/other"].source.read_at(0, 1) == b"\3"
 
 
+def test_the_disk_of_a_virtual_machine_is_a_logical_volume() -> None:
+    disk = physical(group(volume("vm-100", linear(0, 40, 1))))
+    table = bytearray(512)
+    struct.pack_into("<BxxxBxxxII", table, 446, 0, 0x83, 64, 128)
+    table[510:512] = b"\x55\xaa"
+    start = (128 << 10) + 4096
+    disk[start : start + 512] = table
+    disk[start + 64 * 512 : start + 64 * 512 + 4] = b"XFSB"
+    volumes = find_volumes(BytesSource(bytes(disk), Origin("pv")), ProblemLog())
+    assert [(one.kind, one.title) for one in volumes] == [
+        (VolumeKind.DISK, ""),
+        (VolumeKind.MBR, "vg/vm-100 partition 1"),
+    ]
+    assert sniff_filesystem(volumes[1].source) == "xfs"
+
+
 def test_the_store_of_a_snapshot_is_not_its_content() -> None:
     snapshot = 'start_extent = 0 extent_count = 2 type = "snapshot" chunk_size = 8 origin = "data" cow_store = "snap"'
     volumes, problems = by_hand(
@@ -273,7 +338,47 @@ def test_the_store_of_a_snapshot_is_not_its_content() -> None:
     )
     assert volumes["vg/data"].source.read_at(0, 1) == b"\1"
     assert volumes["vg/snap"].type == "snapshot"
-    assert problems == ["logical volumes of the type 'snapshot' are not read"]
+    assert problems == ["this snapshot is not read: the store of the snapshot has no header"]
+
+
+@pytest.mark.parametrize(
+    ("segment", "reason"),
+    [
+        ('type = "raid1"', "it has 0 images"),
+        ('type = "raid1" raids = ["m0", "i0", "m1", "i1"]', "none of its images can be used"),
+        ('type = "mirror" mirrors = ["data", 0]', "none of its images can be used"),
+        ('type = "raid5" raids = ["m0", "other"]', "it has no size of stripes"),
+        ('type = "raid5" stripe_size = 8 raids = ["m0", "other"]', "level 5 is impossible with 1 devices"),
+        ('type = "raid10" stripe_size = 8 raids = ["m0", "i0"]', "none of its images can be used"),
+        ('type = "raid10" stripe_size = 8 raids = ["m0", "i0", "m1", "other"]', "its images hold 4096 bytes"),
+        ('type = "raid0" stripe_size = 8 raid0_lvs = ["other"]', "its images hold 4096 bytes, it has 8192"),
+        ('type = "raid1" reshape_count = 1 raids = ["m0", "i0"]', "it was being reshaped"),
+    ],
+)
+def test_raid_that_contradicts_itself(segment: str, reason: str) -> None:
+    segment = f"start_extent = 0 extent_count = 2 {segment}"
+    volumes, problems = by_hand(volume("data", segment), volume("other", linear(0, 1, 3)))
+    assert f"a segment of the type {segment.split(chr(34))[1]!r} is not read: {reason}" in ", ".join(problems)
+    with pytest.raises(DamagedData, match="is not read"):
+        volumes["vg/data"].source.read_at(0, 1)
+    assert volumes["vg/other"].source.read_at(0, 1) == b"\3"
+
+
+def test_what_lies_behind_a_cache() -> None:
+    cached = 'start_extent = 0 extent_count = 2 type = "{}" cache_pool = "fast" origin = "slow"'
+    pool = 'start_extent = 0 extent_count = 1 type = "cache-pool" cache_mode = "{}"'
+    hidden = volume("slow", linear(0, 2, 4), status='"READ"')
+    for kind, mode, expected in (
+        ("cache", "writethrough", []),
+        ("cache", "writeback", ["a cache may hold changes of this volume that are not read"]),
+        ("writecache", "", ["a writecache may hold changes of this volume that are not read"]),
+    ):
+        fast = volume("fast", pool.format(mode), status='"READ"')
+        volumes, problems = by_hand(volume("data", cached.format(kind)), fast, hidden)
+        assert volumes["vg/data"].source.read_at(0, 1 << 20) == b"\4" * 4096 + b"\5" * 4096
+        assert problems == expected
+    volumes, problems = by_hand(volume("data", cached.format("cache").replace("slow", "data")))
+    assert "'data' is made of itself" in problems
 
 
 @pytest.mark.parametrize(

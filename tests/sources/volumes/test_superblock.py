@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 from pathlib import Path
 
@@ -64,7 +65,17 @@ def with_magic(*places: tuple[int, bytes], size: int = 300 << 10) -> BytesSource
         ("exfat", [(3, b"EXFAT   ")]),
         ("zfs_member", [(128 << 10, b"\x0c\xb1\xba\0\0\0\0\0")]),
         ("zfs_member", [((128 << 10) + 5 * 1024, b"\0\0\0\0\0\xba\xb1\x0c")]),
-        ("linux_raid_member", [(4096, b"\xfc\x4e\x2b\xa9")]),
+        ("linux_raid_member", [(4096, b"\xfc\x4e\x2b\xa9\1"), (4096 + 144, b"\x08")]),
+        ("isw_raid_member", [((300 << 10) - 1024, b"Intel Raid ISM Cfg Sig. 1.3.00")]),
+        ("ddf_raid_member", [((300 << 10) - 512, b"\xde\x11\xde\x11")]),
+        ("crypto_LUKS", [(32 << 10, b"SKUL\xba\xbe\0\2"), ((32 << 10) + 262, b"\x80")]),
+        ("DM_integrity", [(0, b"integrt\0")]),
+        ("LVM1_member", [(0, b"HM\2\0")]),
+        ("ceph_bluestore", [(0, b"bluestore block device")]),
+        ("gfs2", [(0x10000, b"\x01\x16\x19\x70")]),
+        ("ocfs2", [(8192, b"OCFSV2")]),
+        ("stratis", [(512, b"!Stra0tis\x86\xff\x02")]),
+        ("vdo", [(0, b"dmvdo001")]),
         ("BitLocker", [(3, b"-FVE-FS-")]),
         ("apfs", [(32, b"NXSB")]),
         ("f2fs", [(1024, b"\x10\x20\xf5\xf2")]),
@@ -75,6 +86,25 @@ def with_magic(*places: tuple[int, bytes], size: int = 300 << 10) -> BytesSource
 )
 def test_magic_numbers(kind: str, places: list[tuple[int, bytes]]) -> None:
     assert sniff_filesystem(with_magic(*places)) == kind
+
+
+def pair(name: bytes, kind: int, value: bytes) -> bytes:
+    """A pair of ZFS' lists, as XDR writes it."""
+    padded = name.ljust(-(-len(name) // 4) * 4, b"\0")
+    return struct.pack(">III", 0, 0, len(name)) + padded + struct.pack(">II", kind, 1) + value
+
+
+@pytest.mark.parametrize("length", [4, 1 << 31])
+def test_the_name_of_a_zfs_pool(length: int) -> None:
+    description = pair(b"version", 8, struct.pack(">Q", 5000)) + pair(b"name", 9, struct.pack(">I", length) + b"tank")
+    description += pair(b"pool_guid", 8, struct.pack(">Q", 12345678901234567890))
+    source = with_magic((16 << 10, description), (128 << 10, b"\x0c\xb1\xba\0\0\0\0\0"))
+    assert read_superblock(source) == Superblock("zfs_member", "tank" if length == 4 else "", "12345678901234567890")
+
+
+def test_a_magic_number_far_from_the_beginning() -> None:
+    assert sniff_filesystem(with_magic((MIB, b"\x0d\xd0\x01\xc0"), size=2 * MIB)) == "VMFS_volume_member"
+    assert sniff_filesystem(with_magic((32 << 10, b"SKUL\xba\xbe\0\2"))) is None  # it lies elsewhere, so it is a copy
 
 
 def test_two_bytes_of_magic_are_too_few() -> None:

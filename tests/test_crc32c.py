@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forensics_lib.formats import crc32c as module
-from forensics_lib.formats.crc32c import crc32c
+from forensics_lib import _crc32c as module
+from forensics_lib._crc32c import crc32c
 
 EVERY = [module._in_python, crc32c]  # the second one is in C where google-crc32c is installed
 
