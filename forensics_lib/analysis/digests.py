@@ -10,30 +10,36 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Protocol
 
+from forensics_lib._frozen import maker
 from forensics_lib.analysis.inventory import TarStream
 from forensics_lib.errors import ForensicsError, LimitExceeded
-from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.model import ArtifactHash, Origin
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.decompress import Compression, Limits, decompress
+from forensics_lib.sources.decompress import Limits, decompress
 from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path
 
-__all__ = ["StreamDigests", "digest_source", "digest_stream", "hashers"]
+__all__ = ["FILE_ALGORITHMS", "StreamDigests", "digest_source", "digest_stream", "hashers", "rows"]
 
-_INLINE = 16 << 10
-"""Files up to this size are hashed in one call; the calls' own cost outweighs the copy."""
+FILE_ALGORITHMS = ("md5", "sha1", "sha256")
+"""What files get unless others are asked for."""
 
+_row, _origin = maker(ArtifactHash), maker(Origin)
 Tick = Callable[[int], None]
+
+
+FileDigests = tuple[str, int, int, *tuple[bytes, ...]]
+"""A file's name, its size, where its header lies, and its digests: less than a row, as there are millions."""
 
 
 class Hasher(Protocol):
     """A running digest of hashlib."""
 
     def update(self, data: bytes | memoryview, /) -> None: ...
+    def digest(self) -> bytes: ...
     def hexdigest(self) -> str: ...
 
 
@@ -51,7 +57,7 @@ class StreamDigests:
         after_end: members of a further archive after it, where extracting tools do not look.
         faults: (offset, what) of damage that belongs to no member.
         errors: what ended the decoding early, and bytes that no decoder wanted.
-        files: a row for every regular file and every hard link to one.
+        files: every regular file and every hard link to one; `rows` makes rows of them.
     """
 
     stored: dict[str, str] = field(default_factory=dict)
@@ -63,7 +69,7 @@ class StreamDigests:
     after_end: int = 0
     faults: list[tuple[int, str]] = field(default_factory=list)
     errors: list[ForensicsError] = field(default_factory=list)
-    files: list[ArtifactHash] = field(default_factory=list)
+    files: list[FileDigests] = field(default_factory=list)
 
     @property
     def diff_id(self) -> str | None:
@@ -71,18 +77,17 @@ class StreamDigests:
         return f"sha256:{self.uncompressed['sha256']}" if self.uncompressed else None
 
 
-def hashers(algorithms: Sequence[str]) -> list[Callable[..., Hasher]]:
-    """A constructor for each algorithm.
+def hashers(algorithms: Sequence[str]) -> list[Callable[[], Hasher]]:
+    """What starts a digest, for each algorithm. It copies one that was set up once: to set one up takes twice as long.
 
     Raises:
         ValueError: hashlib does not know one of them.
     """
-    found: list[Callable[..., Hasher]] = []
+    found: list[Callable[[], Hasher]] = []
     for name in algorithms:
         if name not in hashlib.algorithms_available or name.startswith("shake"):
             raise ValueError(f"unknown digest algorithm {name!r}")
-        constructor = getattr(hashlib, name, None) or partial(hashlib.new, name)
-        found.append(partial(constructor, usedforsecurity=False))
+        found.append(hashlib.new(name, usedforsecurity=False).copy)
     return found
 
 
@@ -129,9 +134,10 @@ def digest_stream(
     blocks: Iterator[bytes] = iter(uncompressed)
     stream = BlockStream(_read_ahead(blocks) if ahead else blocks)
     decoder = TarDecoder(stream, origin=job.origin, max_entries=job.limits.entries)
+    files = _Files(algorithms)
     try:
         if algorithms:
-            result.files = _digest_files(job, decoder, stream, algorithms, result.errors)
+            _digest_files(job, decoder, stream, files, result.errors)
         else:
             for _ in decoder:
                 pass
@@ -139,11 +145,9 @@ def digest_stream(
             pass
         if job.is_layer:
             result.uncompressed = _by_name(layer_algorithms, uncompressed.hashers)
-    except _Interrupted as error:
-        result.errors.append(error.reason)
-        result.files = error.files
     except ForensicsError as error:
         result.errors.append(error)
+    result.files = files.all()
     try:
         for _ in stored:
             pass  # what the decoder left, so that the digest of the stored bytes covers all of them
@@ -161,63 +165,81 @@ def _by_name(algorithms: Sequence[str], running: Sequence[Hasher]) -> dict[str, 
     return {name: one.hexdigest() for name, one in zip(algorithms, running, strict=True)}
 
 
-class _Interrupted(Exception):
-    """Carries the files that were hashed before an archive turned out to be damaged."""
-
-    def __init__(self, reason: ForensicsError, files: list[ArtifactHash]) -> None:
-        super().__init__(str(reason))
-        self.reason = reason
-        self.files = files
-
-
 def _digest_files(
-    job: TarStream,
-    decoder: TarDecoder,
-    stream: BlockStream,
-    algorithms: Sequence[str],
-    problems: list[ForensicsError],
-) -> list[ArtifactHash]:
-    constructors = hashers(algorithms)
-    here = job.origin if job.compression is Compression.NONE else job.origin.to(job.compression)
-    make = _row_maker(job.owner, here, algorithms)
-    rows: list[ArtifactHash] = []
-    by_path: dict[str, ArtifactHash] = {}
-    try:
-        for entry in decoder:
-            if entry.is_file or (entry.stored_size and entry.typeflag not in "gVMN"):
-                path = clean_path(entry.name)[0]
-                if entry.sparse is not None and _is_bomb(entry.size, entry.stored_size, job.limits):
-                    message = f"{path}: {entry.stored_size} bytes stand for {entry.size}; the holes are not hashed"
-                    problems.append(LimitExceeded(message, origin=here, offset=entry.header_offset))
+    job: TarStream, decoder: TarDecoder, stream: BlockStream, files: _Files, problems: list[ForensicsError]
+) -> None:
+    for entry in decoder:
+        size = entry.stored_size
+        if entry.is_file or (size and entry.typeflag not in "gVMN"):
+            if entry.sparse is None:
+                content = stream.view(size)
+                if content is not None:
+                    files.put_off(entry, content)
                     continue
-                if entry.stored_size <= _INLINE and entry.sparse is None:
-                    data = stream.read(entry.stored_size)
-                    if len(data) < entry.stored_size:
-                        continue  # cut off; the decoder reports it
-                    digests = [new(data).hexdigest() for new in constructors]
-                else:
-                    running = [new() for new in constructors]
-                    for chunk in entry.chunks(stream):
-                        for one in running:
-                            one.update(chunk)
-                    digests = [one.hexdigest() for one in running]
-                row = make(path, entry.size, digests, entry.header_offset)
-            elif entry.typeflag == "1":
-                target = by_path.get(clean_path(entry.linkname)[0])
-                if target is None:
-                    continue  # its content is a file of a lower layer, which has a row there
-                path = clean_path(entry.name)[0]
-                row = ArtifactHash(
-                    target.owner, path, "file", target.size, target.md5, target.sha1, target.sha256,
-                    Origin("tar header", here, entry.header_offset), target.others,
-                )  # fmt: skip
-            else:
+            elif _is_bomb(entry.size, size, job.limits):
+                message = f"{clean_path(entry.name)[0]}: {size} bytes stand for {entry.size}; the holes are not hashed"
+                problems.append(LimitExceeded(message, origin=job.inside, offset=entry.header_offset))
                 continue
-            by_path[path] = row
-            rows.append(row)
-    except ForensicsError as error:
-        raise _Interrupted(error, rows) from error
-    return rows
+            files.add(entry, entry.chunks(stream))
+        elif entry.typeflag == "1":
+            files.link(entry)
+
+
+class _Files:
+    """The files of one archive, hashed.
+
+    Files that are at hand as a whole are hashed together, some at a time: to decode headers and to hash by turns would
+    drive each out of the processor's caches before the other.
+    """
+
+    def __init__(self, algorithms: Sequence[str]) -> None:
+        self._start = hashers(algorithms)
+        self._found: list[FileDigests] = []
+        self._held: list[tuple[TarEntry, memoryview]] = []
+        self._block: object = None
+        self._by_path: dict[str, FileDigests] = {}
+        self._indexed = 0
+
+    def put_off(self, entry: TarEntry, content: memoryview) -> None:
+        """Hash a file soon."""
+        if content.obj is not self._block:
+            self._flush()
+            self._block = content.obj
+        self._held.append((entry, content))
+
+    def add(self, entry: TarEntry, chunks: Iterable[bytes | memoryview]) -> None:
+        """Hash a file that arrives in pieces."""
+        self._flush()
+        running = [start() for start in self._start]
+        for chunk in chunks:
+            for one in running:
+                one.update(chunk)
+        self._found.append((entry.name, entry.size, entry.header_offset, *[one.digest() for one in running]))
+
+    def link(self, entry: TarEntry) -> None:
+        """Another name of a file of this archive; what else it may name is a file of a lower layer, found there."""
+        self._flush()
+        for found in self._found[self._indexed :]:
+            self._by_path[clean_path(found[0])[0]] = found
+        self._indexed = len(self._found)
+        target = self._by_path.get(clean_path(entry.linkname)[0])
+        if target is not None:
+            self._found.append((entry.name, target[1], entry.header_offset, *target[3:]))
+
+    def all(self) -> list[FileDigests]:
+        """What was found, in the order of the archive."""
+        self._flush()
+        return self._found
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        for entry, content in held:
+            digests = []
+            for start in self._start:
+                running = start()
+                running.update(content)
+                digests.append(running.digest())
+            self._found.append((entry.name, entry.size, entry.header_offset, *digests))
 
 
 def _is_bomb(size: int, stored: int, limits: Limits) -> bool:
@@ -225,23 +247,18 @@ def _is_bomb(size: int, stored: int, limits: Limits) -> bool:
     return size > limits.ratio_from and size > limits.ratio * max(stored, 1 << 20)
 
 
-def _row_maker(
-    owner: str, origin: Origin, algorithms: Sequence[str]
-) -> Callable[[str, int, list[str], int], ArtifactHash]:
-    """A function that makes rows without asking for each which algorithm stands where."""
-    if tuple(algorithms) == ("md5", "sha1", "sha256"):
-
-        def plain(path: str, size: int, digests: list[str], offset: int) -> ArtifactHash:
-            md5, sha1, sha256 = digests
-            return ArtifactHash(owner, path, "file", size, md5, sha1, sha256, Origin("tar header", origin, offset))
-
-        return plain
-
-    def general(path: str, size: int, digests: list[str], offset: int) -> ArtifactHash:
-        values = dict(zip(algorithms, digests, strict=True))
-        return artifact_hash(owner, path, "file", size, values, Origin("tar header", origin, offset))
-
-    return general
+def rows(job: TarStream, files: Iterable[FileDigests], algorithms: Sequence[str]) -> Iterator[ArtifactHash]:
+    """A row for each file of an archive."""
+    inside, owner = job.inside, job.owner
+    usual = tuple(algorithms) == FILE_ALGORITHMS
+    for name, size, offset, *digests in files:
+        origin = _origin("tar header", inside, offset)
+        path = clean_path(name)[0]
+        texts = [digest.hex() for digest in digests]
+        if usual:
+            yield _row(owner, path, "file", size, texts[0], texts[1], texts[2], origin)
+        else:
+            yield artifact_hash(owner, path, "file", size, dict(zip(algorithms, texts, strict=True)), origin)
 
 
 def artifact_hash(owner: str, path: str, kind: str, size: int, digests: dict[str, str], origin: Origin) -> ArtifactHash:

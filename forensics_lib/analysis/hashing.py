@@ -8,7 +8,14 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from forensics_lib.analysis.digests import StreamDigests, artifact_hash, digest_source, digest_stream
+from forensics_lib.analysis.digests import (
+    FILE_ALGORITHMS,
+    StreamDigests,
+    artifact_hash,
+    digest_source,
+    digest_stream,
+    rows,
+)
 from forensics_lib.analysis.inventory import Inventory, TarStream
 from forensics_lib.errors import DamagedData, EvidenceChanged, ForensicsError
 from forensics_lib.model import ArtifactHash, Origin, Progress
@@ -21,8 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["FILE_ALGORITHMS", "KINDS", "Meter", "digest_streams", "hash_artifacts", "is_unchanged", "report_stream"]
 
 KINDS = ("evidence", "media", "blob", "layer", "file")
-FILE_ALGORITHMS = ("md5", "sha1", "sha256")
-"""What files are hashed with when nothing else is asked for."""
 _STORED = ("sha256",)
 _WORTH_PROCESSES = 32 << 20
 """Stored bytes from which on starting processes costs less than it saves."""
@@ -101,7 +106,7 @@ def hash_artifacts(
         if "layer" in wanted and digests.uncompressed:
             place = job.origin.to(job.compression)
             yield artifact_hash(job.owner, job.path, "layer", digests.size, digests.uncompressed, place)
-        yield from digests.files
+        yield from rows(job, digests.files, file_algorithms)
     if "file" in wanted:
         for owner, tree in inventory.trees:
             for node in tree.walk():

@@ -38,6 +38,11 @@ class TarStream:
     kind: str = "blob"
     is_layer: bool = True
 
+    @property
+    def inside(self) -> Origin:
+        """Where its uncompressed bytes are."""
+        return self.origin if self.compression is Compression.NONE else self.origin.to(self.compression)
+
 
 @dataclass(frozen=True, slots=True)
 class TextDocument:

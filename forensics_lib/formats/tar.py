@@ -12,6 +12,7 @@ Format" and "Storing Sparse Files"; star(5).
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import BinaryIO
@@ -19,7 +20,14 @@ from typing import BinaryIO
 from forensics_lib.errors import DamagedData, LimitExceeded, NotAFile
 from forensics_lib.formats import pax as _pax
 from forensics_lib.formats import tar_sparse
-from forensics_lib.formats.tar_header import BLOCK_SIZE, checksum_ok, has_gnu_prefix, number
+from forensics_lib.formats.tar_header import (
+    BLOCK_SIZE,
+    checksum_ok,
+    has_gnu_prefix,
+    number,
+    plain_checksum_ok,
+    plain_number,
+)
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import ExtentSource, Source
 from forensics_lib.sources.stream import Stream
@@ -32,10 +40,13 @@ _EXTENSIONS = frozenset(b"xXgLK")
 _MAX_EXTENSION = 16 << 20
 _MAX_GLOBALS = 1 << 10
 _MAX_FAULTS = 10_000
+_PLAIN_HEADER = struct.Struct("100s24x11ss12x6s2ss100s88xs")  # name, size, checksum, type, link, first of the prefix
+_PLAIN_TYPES = frozenset((b"0", b"1", b"2", b"5"))
 _NO_RECORDS: Mapping[bytes, bytes] = MappingProxyType({})
 # Records that change how the archive is read; all others only describe the member.
 _SPARSE = frozenset((b"GNU.sparse.name", b"GNU.sparse.major", b"GNU.sparse.map"))
 _STRUCTURAL = (b"path", b"linkpath", b"size", *sorted(_SPARSE))
+_IN_STRUCTURE = re.compile(rb"path=|size=|GNU\.sparse")  # whatever holds none of these has no structural record
 _DESCRIBING = (b"mtime", b"atime", b"ctime", b"uid", b"gid", b"uname", b"gname")
 
 AFTER_END = "lies after the end-of-archive marker, where extracting tools do not look"
@@ -55,14 +66,14 @@ class TarEntry:
         header_offset: where that block lies in the archive.
         first_offset: where its first extension header lies; `header_offset` when it has none.
         data_offset: where its content lies.
-        pax: the extended header records in force for it, as bytes, those of global headers included. A global record
-            never changes the name, link or size of a member, because it does so for no container engine.
         sparse: (offset, length) of each stored part of a sparse file; None for others.
     """
 
     __slots__ = (
+        "_extended",
         "_faults",
         "_origin",
+        "_pax",
         "_source",
         "data_offset",
         "first_offset",
@@ -70,7 +81,6 @@ class TarEntry:
         "header_offset",
         "linkname",
         "name",
-        "pax",
         "raw_name",
         "size",
         "sparse",
@@ -88,15 +98,29 @@ class TarEntry:
     header_offset: int
     first_offset: int
     data_offset: int
-    pax: Mapping[bytes, bytes]
     sparse: tuple[tuple[int, int], ...] | None
     _source: Source | None
     _origin: Origin | None
     _faults: list[str] | None
+    _pax: Mapping[bytes, bytes]
+    _extended: tuple[bytes, int] | None  # the header that `_pax` is read from when somebody asks for it
 
     def __repr__(self) -> str:
         """Type, name and size."""
         return f"TarEntry({self.typeflag!r}, {self.name!r}, {self.size} bytes @{self.header_offset})"
+
+    @property
+    def pax(self) -> Mapping[bytes, bytes]:
+        """The extended header records in force for it, as bytes, those of global headers included.
+
+        A global record never changes the name, link or size of a member, because it does so for no container engine.
+        """
+        if (extended := self._extended) is not None:
+            self._pax, fault = _records(*extended)
+            if fault and fault not in (self._faults or ()):
+                self._faults = [fault, *(self._faults or ())]
+            self._extended = None
+        return self._pax
 
     @property
     def is_file(self) -> bool:
@@ -172,7 +196,7 @@ class TarEntry:
 
         Nothing that this returns has an anomaly. It exists because an archive has a million members.
         """
-        header = self.header
+        header, records = self.header, self.pax
         if self._faults or not _PLAIN_NUMBERS.fullmatch(header, 100, 148) or header[508:512] == b"tar\0":
             return None
         if header[345:369] != _NO_TIMES and header[257:263] == b"ustar ":
@@ -181,7 +205,7 @@ class TarEntry:
         if b"\0" in raw_name or (raw_name[-1:] == b"/" and self.typeflag != "5"):
             return None
         mtime, atime, ctime = int(header[136:147], 8) * 10**9, None, None
-        for key, value in self.pax.items():
+        for key, value in records.items():
             if key in _TIMES:
                 time = _pax.parse_seconds(value)
                 if time is None:
@@ -199,13 +223,14 @@ class TarEntry:
     @property
     def anomalies(self) -> tuple[str, ...]:
         """What breaks a rule of the format, in words; empty for a clean member."""
+        records = self.pax  # reading them may find faults
         found = list(self._faults or ())
         if not _PLAIN_NUMBERS.fullmatch(self.header, 100, 148):
             for label, start, end in _NUMBERS:
                 if number(self.header[start:end]) is None:
                     found.append(f"{label} field holds no number: {self.header[start:end]!r}")
-        if self.pax:
-            found.extend(_record_faults(self.pax))
+        if records:
+            found.extend(_record_faults(records))
         if b"\0" in self.raw_name:
             found.append("name contains NUL")
         if self.typeflag == "0" and self.raw_name.endswith(b"/"):
@@ -321,57 +346,112 @@ class TarDecoder:
         pending = _Pending()
         zeros = lost = 0
         count = 0
+        calm = True  # nothing that stands before the next header has a say in how it is read
         while True:
-            offset = stream.position
-            block = stream.read(BLOCK_SIZE)
-            if len(block) < BLOCK_SIZE:
-                if block.strip(b"\0"):
-                    self._leftover(offset, len(block), "archive is cut off in the middle of a header")
-                break
-            if block == _ZERO:
-                zeros += 1
-                if zeros == 2:
-                    self.recognised = self.ended = True
-                    globals_.clear()
-                pending = self._without_member(pending)
-                continue
-            if not checksum_ok(block):
-                pending = self._without_member(pending)
-                if not lost and not self.ended:
-                    self._fault(offset, "no valid header here; reading goes on at the next one")
-                if self.ended:
-                    self.trailing += BLOCK_SIZE
-                lost += BLOCK_SIZE
-                zeros = 0
-                continue
-            if zeros == 1 and not self.ended:
-                pending.faults.append("a lone zero block stands before it")
-            if lost:
-                pending.faults.append(f"found after {lost} bytes that are no valid archive")
-            if self.ended and AFTER_END not in pending.faults:
-                pending.faults.append(AFTER_END)
-            zeros = lost = 0
-            self.recognised = True
-            if pending.first is None:
-                pending.first = offset
-            digits = block[124:135]  # nearly always
-            size = int(digits, 8) if not block[135] and digits.isdigit() else number(block[124:136])
-            if block[156] in _EXTENSIONS:
-                entry = self._extension(block, offset, size, pending, globals_)
-            else:
-                entry = self._member(block, offset, size, pending, globals_)
-            if entry is not None:
-                self.after_end += self.ended
-                count += 1
-                if count > self._max_entries:
-                    raise LimitExceeded(f"more than {self._max_entries} members", origin=self._origin, offset=offset)
-                if entry.typeflag != "g":
+            entry = self._plain() if calm else None
+            if entry is None:
+                calm = False
+                offset = stream.position
+                block = stream.read(BLOCK_SIZE)
+                if len(block) < BLOCK_SIZE:
+                    if block.strip(b"\0"):
+                        self._leftover(offset, len(block), "archive is cut off in the middle of a header")
+                    break
+                if block == _ZERO:
+                    zeros += 1
+                    if zeros == 2:
+                        self.recognised = self.ended = True
+                        globals_.clear()
+                    pending = self._without_member(pending)
+                    continue
+                if not checksum_ok(block):
+                    pending = self._without_member(pending)
+                    if not lost and not self.ended:
+                        self._fault(offset, "no valid header here; reading goes on at the next one")
+                    if self.ended:
+                        self.trailing += BLOCK_SIZE
+                    lost += BLOCK_SIZE
+                    zeros = 0
+                    continue
+                if zeros == 1 and not self.ended:
+                    pending.faults.append("a lone zero block stands before it")
+                if lost:
+                    pending.faults.append(f"found after {lost} bytes that are no valid archive")
+                if self.ended and AFTER_END not in pending.faults:
+                    pending.faults.append(AFTER_END)
+                zeros = lost = 0
+                self.recognised = True
+                if pending.first is None:
+                    pending.first = offset
+                size = number(block[124:136])
+                if block[156] in _EXTENSIONS:
+                    entry = self._extension(block, offset, size, pending, globals_)
+                    if entry is None:
+                        continue
+                else:
+                    entry = self._member(block, offset, size, pending, globals_)
                     pending = _Pending()
-                yield entry
+                    calm = not globals_ and not self.ended
+                self.after_end += self.ended
+            count += 1
+            if count > self._max_entries:
+                place = entry.header_offset
+                raise LimitExceeded(f"more than {self._max_entries} members", origin=self._origin, offset=place)
+            yield entry
+            if entry.stored_size:
                 self._pass_content(entry)
         if not self.ended and not lost:
             self._fault(stream.position, "no end-of-archive marker")
         self._without_member(pending)
+
+    def _plain(self) -> TarEntry | None:
+        """The next member when it is as nearly all are, and its headers are at hand in one block; else None.
+
+        It is what the exact way would make of it, with an extended header before it or without, only sooner.
+        """
+        block, start, position = self._stream.at_hand()
+        if len(block) < start + 3 * BLOCK_SIZE:
+            return None
+        header = block[start : start + BLOCK_SIZE]
+        name, digits, after, checksum, close, flag, link, prefix = _PLAIN_HEADER.unpack_from(header)
+        extended, length = None, BLOCK_SIZE
+        if flag == b"x":
+            if after != b"\0" or close != b"\0 " or not plain_checksum_ok(header, checksum):
+                return None
+            extent = plain_number(digits)
+            if extent is None or not 0 < extent <= BLOCK_SIZE:
+                return None
+            data = block[start + BLOCK_SIZE : start + BLOCK_SIZE + extent]
+            if _IN_STRUCTURE.search(data):
+                return None
+            extended, length = (data, position), 3 * BLOCK_SIZE
+            start += 2 * BLOCK_SIZE
+            header = block[start : start + BLOCK_SIZE]
+            name, digits, after, checksum, close, flag, link, prefix = _PLAIN_HEADER.unpack_from(header)
+        if flag not in _PLAIN_TYPES or prefix != b"\0" or after != b"\0" or close != b"\0 ":
+            return None
+        size = plain_number(digits)
+        if size is None or (size and flag != b"0") or not plain_checksum_ok(header, checksum):
+            return None
+        self._stream.skip(length)
+        self.recognised = True
+        entry = TarEntry.__new__(TarEntry)
+        entry._source = self._source
+        entry._origin = self._origin
+        entry._faults = None
+        entry._pax = _NO_RECORDS
+        entry._extended = extended
+        entry.header = header
+        entry.first_offset = position
+        entry.data_offset = position + length
+        entry.header_offset = position + length - BLOCK_SIZE
+        entry.typeflag = flag.decode()
+        entry.linkname = _text(link.split(b"\0", 1)[0]) if link[0] else ""
+        entry.size = entry.stored_size = size
+        entry.sparse = None
+        entry.raw_name = name = name.split(b"\0", 1)[0]
+        entry.name = name.decode("utf-8", "surrogateescape")
+        return entry
 
     def _fault(self, offset: int, what: str) -> None:
         if len(self.faults) < _MAX_FAULTS:
@@ -383,6 +463,7 @@ class TarDecoder:
         """Give extension headers up whose member is damaged or missing; they say nothing of the member after that."""
         if pending.first is None:
             return pending
+        pending.settle()
         self._fault(pending.first, "extension header without the member it belongs to")
         for fault in pending.faults:
             self._fault(pending.first, fault)
@@ -396,12 +477,9 @@ class TarDecoder:
 
     def _pass_content(self, entry: TarEntry) -> None:
         stream = self._stream
-        missing = entry.data_offset + entry.stored_size - stream.position
-        if missing > 0:
-            missing -= stream.skip(missing)
-        if missing == 0:
-            stream.skip(-entry.stored_size % BLOCK_SIZE)
-        elif missing > 0:
+        end = entry.data_offset + entry.stored_size
+        left = end + -entry.stored_size % BLOCK_SIZE - stream.position
+        if left > 0 and stream.skip(left) < left and (missing := end - stream.position) > 0:
             fault = f"content is cut off: {missing} of {entry.stored_size} bytes are missing"
             entry._faults = [*(entry._faults or ()), fault]
             self._fault(entry.header_offset, f"{entry.name!r}: {fault}")
@@ -423,10 +501,14 @@ class TarDecoder:
             pending.name = data.split(b"\0", 1)[0]
         elif flag == "K":
             pending.linkname = data.split(b"\0", 1)[0]
+        elif flag != "g" and not pending.faults and pending.records is None and not _IN_STRUCTURE.search(data):
+            pending.settle()
+            pending.extended = data, offset
         else:
-            records, fault = _pax.parse_records(data)
+            pending.settle()
+            records, fault = _records(data, offset)
             if fault:
-                pending.note(f"{fault} (at {offset})")
+                pending.note(fault)
             if flag == "g":
                 for key, value in records.items():
                     if not value:
@@ -453,7 +535,7 @@ class TarDecoder:
         entry.size = 0
         entry.stored_size = size
         entry.data_offset = offset + BLOCK_SIZE
-        entry.pax = records
+        entry._pax = records
         return entry
 
     def _new(self, block: bytes, offset: int) -> TarEntry:
@@ -461,12 +543,13 @@ class TarDecoder:
         entry._source = self._source
         entry._origin = self._origin
         entry._faults = None
+        entry._pax = _NO_RECORDS
+        entry._extended = None
         entry.header = block
         entry.header_offset = offset
         entry.typeflag = chr(block[156]) if block[156] else "0"
         entry.linkname = ""
         entry.sparse = None
-        entry.pax = _NO_RECORDS
         return entry
 
     def _member(
@@ -475,10 +558,15 @@ class TarDecoder:
         entry = self._new(block, offset)
         entry.first_offset = offset if pending.first is None else pending.first
         faults = pending.faults
-        entry.pax = records = pending.records or _NO_RECORDS
         if globals_:
-            entry.pax = globals_ | dict(records)
-            faults.extend(_global_faults(globals_, records))
+            pending.settle()
+            entry._pax = globals_ | (pending.records or {})
+            faults.extend(_global_faults(globals_, pending.records or {}))
+        elif pending.records is not None:
+            entry._pax = pending.records
+        else:
+            entry._extended = pending.extended
+        records = pending.records
         name = block[:100].split(b"\0", 1)[0]
         if block[345]:
             if block[257:263] == b"ustar\0":
@@ -513,8 +601,8 @@ class TarDecoder:
             if flag != "1":
                 faults.append(f"type {flag!r} with a size of {size}, but no content follows")
         if flag == "S" or (records and not _SPARSE.isdisjoint(records)):
-            name = records.get(b"GNU.sparse.name") or name
-            tar_sparse.read_map(entry, records, self._stream, faults)
+            name = (records or _NO_RECORDS).get(b"GNU.sparse.name") or name
+            tar_sparse.read_map(entry, records or _NO_RECORDS, self._stream, faults)
         entry.data_offset = self._stream.position
         entry.raw_name = name
         entry.name = _text(name)
@@ -533,19 +621,33 @@ class TarDecoder:
 class _Pending:
     """What extension headers say of the member that follows them."""
 
-    __slots__ = ("faults", "first", "linkname", "name", "records")
+    __slots__ = ("extended", "faults", "first", "linkname", "name", "records")
 
     def __init__(self) -> None:
         self.first: int | None = None
         self.name: bytes | None = None
         self.linkname: bytes | None = None
         self.records: dict[bytes, bytes] | None = None
+        self.extended: tuple[bytes, int] | None = None  # a header that is not read until somebody needs its records
         self.faults: list[str] = []
 
     def note(self, fault: str) -> None:
         """Remember what is wrong with an extension header; a long row of them is not told one by one."""
         if len(self.faults) < 20 and fault not in self.faults:
             self.faults.append(fault)
+
+    def settle(self) -> None:
+        """Read the extended header that was put off."""
+        if self.extended is not None:
+            self.records, fault = _records(*self.extended)
+            self.extended = None
+            if fault:
+                self.note(fault)
+
+
+def _records(data: bytes, offset: int) -> tuple[dict[bytes, bytes], str | None]:
+    records, fault = _pax.parse_records(data)
+    return records, f"{fault} (at {offset})" if fault else None
 
 
 def _text(name: bytes) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from zlib import adler32
 
-__all__ = ["BLOCK_SIZE", "checksum_ok", "has_gnu_prefix", "number"]
+__all__ = ["BLOCK_SIZE", "checksum_ok", "has_gnu_prefix", "number", "plain_checksum_ok", "plain_number"]
 
 BLOCK_SIZE = 512
 _OCTAL = re.compile(rb"[ \0]*(-?[0-7]*)[ \0]*(?:\0.*)?", re.DOTALL)
@@ -18,34 +17,43 @@ def number(field: bytes) -> int | None:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
     digits = field.strip(b"\0 ")
-    if digits.isdigit():  # `int` alone would take 0o17 and 1_0 too
-        try:
-            return int(digits, 8)
-        except ValueError:
-            return None
+    if digits.isdigit():
+        return plain_number(digits)
     found = _OCTAL.fullmatch(field)
     if found is None:
         return None
     return int(found[1], 8) if found[1].strip(b"-") else 0
 
 
+def plain_number(digits: bytes) -> int | None:
+    """The value of octal digits and nothing else; None when there is anything else."""
+    try:
+        return int(digits, 8) if digits.isdigit() else None  # `int` alone would take 0o17 and 1_0 too
+    except ValueError:
+        return None
+
+
+# The field counts as eight spaces (256 in all). adler32's low half is 1 + the sum modulo 65521, which the sum of 512
+# ASCII bytes stays below: a loop in C over what nearly all headers are.
+
+
 def checksum_ok(block: bytes) -> bool:
     """Whether the header's checksum (of unsigned or, by old writers, signed bytes) is right."""
-    stored, own = _checksum(block[148:156])
+    field = block[148:156]
+    stored = number(field)
     if stored is None:
         return False
     if block.isascii():
-        # adler32's low half is 1 + the sum modulo 65521, which the sum of 512 ASCII bytes stays below
-        return (adler32(block) & 0xFFFF) - own == stored
-    rest = block[:148] + b"        " + block[156:]
-    unsigned = sum(rest)
-    return stored in (unsigned, unsigned - 256 * sum(byte >> 7 for byte in rest))
+        return stored == (adler32(block) & 0xFFFF) - 1 - sum(field) + 256
+    unsigned = sum(block) - sum(field) + 256
+    return stored == unsigned or stored == unsigned - 256 * sum(byte >> 7 for byte in block[:148] + block[156:])
 
 
-@lru_cache(8192)
-def _checksum(field: bytes) -> tuple[int | None, int]:
-    """What a checksum field says, and what it adds itself to 1 + the sum of its header, where it counts as spaces."""
-    return number(field), 1 + sum(field) - 8 * 0x20
+def plain_checksum_ok(block: bytes, digits: bytes) -> bool:
+    """The same for a header whose checksum field is six octal digits, NUL and space, as nearly all are."""
+    if not block.isascii():
+        return checksum_ok(block)
+    return plain_number(digits) == (adler32(block) & 0xFFFF) - 1 - sum(digits) + 224
 
 
 def has_gnu_prefix(block: bytes) -> bool:

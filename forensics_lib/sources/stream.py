@@ -42,6 +42,19 @@ class Stream:
         parts = [bytes(part) for part in self.chunks(length)]
         return b"".join(parts)
 
+    def at_hand(self) -> tuple[bytes, int, int]:
+        """The block that was read last, where in it the stream stands, and the position: a look ahead for nothing."""
+        return self._block, self._pos, self._base + self._pos
+
+    def view(self, length: int) -> memoryview | None:
+        """The next bytes without a copy when they all are at hand, else None and nothing is passed."""
+        start = self._pos
+        end = start + length
+        if end > len(self._block):
+            return None
+        self._pos = end
+        return memoryview(self._block)[start:end]
+
     def peek(self, length: int) -> bytes:
         """The next bytes without passing them; short only at the end."""
         while len(self._block) - self._pos < length:

@@ -53,6 +53,29 @@ def test_what_is_a_file(typeflag: str, is_file: bool) -> None:
     assert entry.typeflag == (typeflag if typeflag != "\0" else "0")
 
 
+@pytest.mark.parametrize("step", [512, 1 << 20])
+def test_digits_that_are_not_octal_are_no_number(step: int) -> None:
+    archive = TarMaker().member("a", "0", size=b"00000000009\0").file("b", b"1").end()
+    bad, good = streamed(archive, step).members
+    assert (bad.name, bad.size, good.content) == ("a", 0, b"1")
+    assert "size field holds no number: b'00000000009\\x00'" in bad.anomalies
+
+
+@given(st.integers(0, 8), st.data())
+@settings(deadline=None)
+def test_extended_headers_are_read_the_same_at_hand_and_in_pieces(count: int, draws: st.DataObject) -> None:
+    keys = st.sampled_from(["mtime", "atime", "path", "size", "comment", "SCHILY.xattr.user.a", "GNU.sparse.size"])
+    values = st.sampled_from([b"", b"1", b"12.5", b"-3", b"x", b"a/b", b"path=c"])
+    archive = TarMaker()
+    for index in range(count):
+        for _ in range(draws.draw(st.integers(0, 2))):
+            records = draws.draw(st.one_of(st.binary(max_size=40), st.dictionaries(keys, values, max_size=3)))
+            archive.pax(records, draws.draw(st.sampled_from("xxxgX")))
+        archive.member(f"m{index}", draws.draw(st.sampled_from("0125")), draws.draw(st.binary(max_size=600)))
+    data = bytes(archive.end())
+    assert streamed(data, 512) == streamed(data, 1 << 20) == by_position(data)
+
+
 def test_old_archives_name_folders_with_a_slash() -> None:
     first, second = entries(TarMaker("v7").member("etc/", "\0").file("usr/").end())
     assert (first.typeflag, first.anomalies) == ("5", ())
