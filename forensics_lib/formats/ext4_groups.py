@@ -21,6 +21,7 @@ __all__ = ["BlockGroups", "InodeTable"]
 _INODE_UNINIT, _BLOCK_UNINIT = 0x1, 0x2
 _64BIT, _CSUM_SEED = 0x80, 0x2000
 _GDT_CSUM, _BIGALLOC, _METADATA_CSUM = 0x10, 0x200, 0x400
+_META_BG, _SPARSE_SUPER, _RESIZE_INODE, _SPARSE_SUPER2 = 0x10, 0x1, 0x10, 0x200
 _MAX_GROUPS = 1 << 24
 _ALL = -1
 
@@ -62,7 +63,7 @@ class BlockGroups:
         inodes, blocks, _, _, _, self._first_block, log_size, log_cluster = struct.unpack_from("<8I", data)
         per_group, _, inodes_per_group = struct.unpack_from("<III", data, 32)
         revision = struct.unpack_from("<I", data, 76)[0]
-        incompat, compatible = struct.unpack_from("<II", data, 96)
+        optional, incompat, compatible = struct.unpack_from("<III", data, 92)
         inode_size = struct.unpack_from("<H", data, 88)[0] if revision else 128
         size = struct.unpack_from("<H", data, 254)[0] if incompat & _64BIT else 32
         if log_size > 6 or not per_group or not inodes_per_group or not 128 <= inode_size <= 1024 << log_size:
@@ -80,9 +81,14 @@ class BlockGroups:
         self._lazy = bool(compatible & (_GDT_CSUM | _METADATA_CSUM))
         count = min(max(self.block_count - self._first_block, 0) // per_group + 1, _MAX_GROUPS)
         self._descriptors = self._read(count, max(size, 32))
+        reserved = struct.unpack_from("<H", data, 206)[0] if optional & _RESIZE_INODE else 0
+        described = (count * max(size, 32) + self.block_size - 1) // self.block_size
+        self._copied = 2 if incompat & _META_BG else 1 + described + reserved
+        self._sparse = bool(compatible & _SPARSE_SUPER)
+        self._backups = struct.unpack_from("<II", data, 588) if optional & _SPARSE_SUPER2 else None
         table_blocks = (inodes_per_group * inode_size + self.block_size - 1) // self.block_size
         self.tables: list[InodeTable] = []
-        for group, (_, table, flags, unused) in enumerate(self._descriptors):
+        for group, (_, _, table, flags, unused) in enumerate(self._descriptors):
             first = group * inodes_per_group + 1
             if first > inodes:
                 break
@@ -138,33 +144,59 @@ class BlockGroups:
         """Allocation of a group as bits; all set when it cannot be read, so that nothing in it counts as free."""
         if group >= len(self._descriptors):
             return _ALL
-        bitmap, _, flags, _ = self._descriptors[group]
+        bitmap, _, _, flags, _ = self._descriptors[group]
         if self._lazy and flags & _BLOCK_UNINIT:
-            return 0
+            return self._untouched(group)
         try:
             data = self._source.read_at(bitmap * self.block_size, self.block_size)
         except DamagedData:
             return _ALL
         return int.from_bytes(data, "little") if len(data) == self.block_size else _ALL
 
-    def _read(self, count: int, size: int) -> list[tuple[int, int, int, int]]:
-        """(block bitmap, inode table, flags, inodes never used) of every group."""
+    def _untouched(self, group: int) -> int:
+        """Allocation of a group whose bitmap was never written: nothing but the file system's own blocks."""
+        first = self._first_block + group * self._per_group
+        bitmap, inode_bitmap, table, _, _ = self._descriptors[group]
+        inode_blocks = self.tables[group].blocks if group < len(self.tables) else 0
+        own = [(bitmap, 1), (inode_bitmap, 1), (table, inode_blocks)]
+        own += [(first, self._copied)] if self._has_copy(group) else []
+        bits = 0
+        for block, count in own:
+            start = max(block - first, 0) >> self._cluster_log
+            stop = (min(block + count - first, self._per_group) - 1 >> self._cluster_log) + 1
+            bits |= (1 << stop) - (1 << start) if start < stop else 0
+        return bits
+
+    def _has_copy(self, group: int) -> bool:
+        """Whether a copy of superblock and descriptors starts the group."""
+        if self._backups is not None:
+            return group == 0 or group in self._backups
+        if not self._sparse or group <= 1:
+            return True
+        return any(base**power == group for base in (3, 5, 7) for power in range(1, 16))
+
+    def _read(self, count: int, size: int) -> list[tuple[int, int, int, int, int]]:
+        """(block bitmap, inode bitmap, inode table, flags, inodes never used) of every group."""
         per_block = self.block_size // size
         if not per_block:
             raise DamagedData("group descriptors larger than a block", origin=self._source.origin, offset=1024)
         geometry = ExtGeometry(self._source)
-        found: list[tuple[int, int, int, int]] = []
+        found: list[tuple[int, int, int, int, int]] = []
         for start in range(0, count, per_block):
             data = self._source.read_at(geometry.descriptor_offset(start), self.block_size)
             for position in range(0, min(per_block, count - start) * size, size):
                 if position + size > len(data):
                     return found
-                bitmap, _, table = struct.unpack_from("<III", data, position)
+                bitmap, inodes, table = struct.unpack_from("<III", data, position)
                 (flags,) = struct.unpack_from("<H", data, position + 18)
                 (unused,) = struct.unpack_from("<H", data, position + 28)
                 if size >= 64:
-                    bitmap_high, _, table_high = struct.unpack_from("<III", data, position + 32)
-                    bitmap, table = bitmap | bitmap_high << 32, table | table_high << 32
+                    bitmap_high, inodes_high, table_high = struct.unpack_from("<III", data, position + 32)
+                    bitmap, inodes, table = (
+                        bitmap | bitmap_high << 32,
+                        inodes | inodes_high << 32,
+                        table | table_high << 32,
+                    )
                     unused |= struct.unpack_from("<H", data, position + 50)[0] << 16
-                found.append((bitmap, table, flags, unused))
+                found.append((bitmap, inodes, table, flags, unused))
         return found

@@ -9,6 +9,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.ext4_groups import BlockGroups
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.free import FreeSpace
 from forensics_lib.trees.ext import ExtTree
@@ -29,9 +30,9 @@ def free_space(tree: ExtTree, problems: ProblemLog) -> FreeSpace:
 def free_ranges(tree: ExtTree, problems: ProblemLog) -> Iterator[tuple[int, int]]:
     """(offset, length) in bytes of the free space of an ext file system, ascending.
 
-    What files use since the newest fast commits is not free, what they had before is. The space of a group whose
-    bitmap was never written counts as free. A group whose descriptor or bitmap cannot be
-    read is a problem and counts as allocated.
+    What files use since the newest fast commits is not free, what they had before is. A group whose bitmap was never
+    written is free but for the file system's own blocks. A group whose descriptor or bitmap cannot be read is a problem
+    and counts as allocated.
     """
     size = tree.geometry.block_size
     yield from as_of_now(tree, _ranges(tree, problems), size)
@@ -76,7 +77,7 @@ def _ranges(tree: ExtTree, problems: ProblemLog) -> Iterator[tuple[int, int]]:
     (descriptor_size,) = struct.unpack_from("<H", data, 254)
     wide = bool(geometry.incompat & _64BIT)
     step = max(32, descriptor_size) if wide else 32
-    size = geometry.block_size
+    size, groups = geometry.block_size, BlockGroups(source)
     ratio = 1 << min(max(log_cluster - (size.bit_length() - 11), 0), 20) if readonly_features & _BIGALLOC else 1
     for group in range((geometry.block_count - first + per_group - 1) // per_group if per_group else 0):
         start = first + group * per_group
@@ -89,7 +90,7 @@ def _ranges(tree: ExtTree, problems: ProblemLog) -> Iterator[tuple[int, int]]:
             problems.add(tree.origin.to(f"group {group}", place), f"its free space is not known: {error}")
             continue
         if free is None:
-            yield start * size, count * size
+            yield from ((block * size, length * size) for block, length in groups.free_parts(start, count))
             continue
         for index, length in _clear_bits(bitmap):
             index, length = index * ratio, length * ratio
