@@ -34,6 +34,7 @@ class Fact:
         method: what kind of place says so, e.g. ``daemon log``.
         detail: how it was joined, in words.
         origin: the place.
+        is_exact: whether the value is as the place has it; not so of a time of which year or zone are assumed.
     """
 
     about: str
@@ -42,6 +43,7 @@ class Fact:
     method: str
     detail: str
     origin: Origin
+    is_exact: bool = True
 
     __table_columns__ = ("about", "masked", "sureness", "method", "detail", "origin")
 

@@ -167,6 +167,9 @@ def _parts(sighting: Sighting, collected: Collected, facts: list[Fact], root: st
     record = record_of(sighting.id, "/", config, host_document, origin, host_origin)
     note = _note(sighting, configs, host) + _note_of_facts(facts, used, record)
     parts = replace(record.parts, state_note=note, facts=tuple(facts))
+    if "State" not in config:
+        started, finished = _run(facts)
+        parts = replace(parts, started_ns=started, finished_ns=finished)
     if configs and configs[-1] is not shown:  # how it ended is written with its removal
         last = record_of(sighting.id, "/", configs[-1].document, host_document, origin, host_origin).parts
         parts = replace(parts, state=last.state, pid=last.pid)
@@ -175,11 +178,23 @@ def _parts(sighting: Sighting, collected: Collected, facts: list[Fact], root: st
     elif not configs:
         parts = replace(parts, state=ContainerState.REMOVING if sighting.methods else ContainerState.UNKNOWN)
     found = RecoveredParts(replace(record, parts=parts), dict(sighting.files), is_whole=is_whole)
+    found.is_specified = shown is not None and shown is sighting.specification
     found.mount_id, found.top = text_of(mount.get("mount-id")), text_of(mount.get("parent"))
     found.driver = record.parts.storage_driver or next(iter(places), "")
     found.files = collected.files_of(found.mount_id)
     found.lower = collected.stack(found.top)
     return found
+
+
+def _run(facts: Iterable[Fact]) -> tuple[int | None, int | None]:
+    """When it was last started and when that ended, by lines of logs whose time is told and not assumed."""
+    times: dict[str, int] = {}
+    for fact in facts:
+        time_ns = parse_time(fact.value)[1] if fact.about in ("started", "ended") and fact.is_exact else None
+        if time_ns is not None:
+            times[fact.about] = max(times.get(fact.about, time_ns), time_ns)
+    started, ended = times.get("started"), times.get("ended")
+    return started, ended if ended is not None and ended >= (started or 0) else None
 
 
 def _note_of_facts(facts: Sequence[Fact], used: Sequence[Fact], record: ContainerRecord) -> str:

@@ -24,6 +24,7 @@ from forensics_lib.recovery.containerd import node_remnants, store_remnants
 from forensics_lib.recovery.databases import containerd_remnants, copied_records, database_remnants
 from forensics_lib.recovery.folders import named_by_contents
 from forensics_lib.recovery.free import FreeSpace
+from forensics_lib.recovery.host_names import named_by_host_names
 from forensics_lib.recovery.journaled import journaled_containers
 from forensics_lib.recovery.layers import named_by_layers
 from forensics_lib.recovery.libpod import PodmanStates
@@ -172,6 +173,9 @@ class Recovery:
             self._problems.add(tree.origin, error)
         finally:
             described = list(named_by_contents(described))
+            ids = {remnant.container_id for remnant in (*described, *carved)}
+            ids |= {record.id for docker in self._holdings.dockers for record in docker.records}
+            carved = list(named_by_host_names(carved, ids))
             found.sightings.extend((*described, *carved))
             found.remnants.extend(named_by_layers(list(agreed(described, carved, self._problems)), self._problems))
 

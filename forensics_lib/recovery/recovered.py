@@ -36,6 +36,8 @@ _LIMITS = Limits()
 DEFAULT_ROOT = "/var/lib/docker"
 _SNAPSHOT_DRIVERS = frozenset([*DRIVERS, "devicemapper", "zfs", "windowsfilter", "lcow", ""])
 _MOUNT = ("Type", "Name", "Source", "Destination", "Driver", "RW", "Propagation")
+_RUNTIME = ("Env", "WorkingDir")
+"""What a runtime specification has with the daemon's additions and in an order of its own."""
 _WRITTEN_AS = {"Mounts": "MountPoints", "ExecIDs": "State"}
 _HOST_PATHS = ("HostnamePath", "ResolvConfPath", "LogPath", "HostsPath")
 
@@ -69,6 +71,7 @@ class RecoveredParts:
         files: recovered files of the writable layer by their path in it.
         lower: the layers of its image whose records were recovered, topmost first.
         is_whole: whether its record is all there, not torn and not put together from what others tell.
+        is_specified: whether its runtime specification stands in for the record.
     """
 
     record: ContainerRecord
@@ -80,6 +83,7 @@ class RecoveredParts:
     files: dict[str, Remnant] = field(default_factory=dict)
     lower: list[RecoveredLayer] = field(default_factory=list)
     is_whole: bool = True
+    is_specified: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,9 @@ class Recovered:
         if self._parts.is_whole:
             return answer
         told = {key: answer[key] for key in answer if self._is_told(key)}
+        if self._parts.is_specified:
+            own = record.config.object("Config").raw
+            told["Config"] = {key: own[key] for key in own if key not in _RUNTIME}
         points = record.config.object("MountPoints")
         if points.raw:
             mounts = [points.object(name) for name in points.raw]

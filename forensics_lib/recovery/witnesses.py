@@ -181,7 +181,9 @@ class Witnesses:
         self.seen.setdefault(container_id, line.origin)
         value = value or iso(line.time_ns)
         assumed = f"; the {line.assumed} of its time is assumed" if line.assumed else ""
-        fact = Fact(about, value, Sureness.STATED, "daemon log", f"the line has its id{assumed}", line.origin)
+        fact = Fact(
+            about, value, Sureness.STATED, "daemon log", f"the line has its id{assumed}", line.origin, not assumed
+        )
         self._facts.setdefault(container_id, {}).setdefault((about, value), fact)
 
     def _entry(self, container_id: str, entry: JournalEntry) -> None:

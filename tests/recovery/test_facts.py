@@ -198,3 +198,33 @@ def test_the_surest_fact_counts_and_equal_ones_that_differ_do_not() -> None:
     assert settled(facts, "image") is None
     made, host, used = completed(WEB, JsonObject({"Name": "/torn"}), facts, [], "", "/var/lib/docker")
     assert (made.raw, host.raw, used) == ({"ID": WEB, "Name": "/torn"}, {}, [])
+
+
+def test_times_of_runs_are_those_of_the_logs_unless_they_are_assumed() -> None:
+    ended = f'level=info msg="shim disconnected" id={WEB} namespace=moby'
+    container = one(lost_record(), Witnesses([started(WEB, 1.1), line(ended, 5), line(ended, 9, assumed="zone")]))
+    assert (container.started_ns, container.finished_ns) == (nanoseconds(1.1), nanoseconds(5))
+    assert [fact.is_exact for fact in container.facts if fact.about == "ended"] == [True, False]
+
+
+def test_a_runtime_specification_stands_in_without_what_the_daemon_adds_to_it() -> None:
+    specification = {
+        "ociVersion": "1.0",
+        "process": {"args": ["sh"], "env": ["PATH=/bin", f"HOSTNAME={WEB[:12]}", "A=1"], "cwd": "/"},
+        "hostname": WEB[:12],
+        "mounts": [
+            {"type": "bind", "source": "/var/lib/docker/volumes/data/_data", "destination": "/data", "options": ["ro"]},
+            {"type": "bind", "source": f"/{FOLDER}/hosts", "destination": "/etc/hosts", "options": []},
+            {"type": "proc", "source": "proc", "destination": "/proc"},
+        ],
+    }
+    row = remnant(encoded(specification), "meta.db", "record", method="bbolt page", container_id=WEB)
+    container = one([row])
+    assert container.env == ("PATH=/bin", "A=1")
+    assert [(mount.name, mount.destination, mount.read_only) for mount in container.mounts] == [("data", "/data", True)]
+    answer = container.inspect()
+    assert answer["Config"] == {"Hostname": WEB[:12]}
+    source = "/var/lib/docker/volumes/data/_data"
+    point = {"Type": "volume", "Name": "data", "Source": source, "Destination": "/data", "Driver": "local", "RW": False}
+    assert answer["Mounts"] == [point]
+    assert "State" not in answer
