@@ -16,7 +16,7 @@ from forensics_lib._frozen import maker
 from forensics_lib.analysis.inventory import TarStream
 from forensics_lib.errors import ForensicsError, LimitExceeded
 from forensics_lib.formats.tar import TarDecoder, TarEntry
-from forensics_lib.model import ArtifactHash, Origin
+from forensics_lib.model import ArtifactHash, Origin, make_origin
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Limits, decompress
 from forensics_lib.sources.stream import BlockStream
@@ -27,7 +27,7 @@ __all__ = ["FILE_ALGORITHMS", "StreamDigests", "digest_source", "digest_stream",
 FILE_ALGORITHMS = ("md5", "sha1", "sha256")
 """What files get unless others are asked for."""
 
-_row, _origin = maker(ArtifactHash), maker(Origin)
+_row = maker(ArtifactHash)
 Tick = Callable[[int], None]
 
 
@@ -252,7 +252,7 @@ def rows(job: TarStream, files: Iterable[FileDigests], algorithms: Sequence[str]
     inside, owner = job.inside, job.owner
     usual = tuple(algorithms) == FILE_ALGORITHMS
     for name, size, offset, *digests in files:
-        origin = _origin("tar header", inside, offset)
+        origin = make_origin("tar header", inside, offset)
         path = clean_path(name)[0]
         texts = [digest.hex() for digest in digests]
         if usual:
