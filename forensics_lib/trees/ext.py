@@ -26,6 +26,8 @@ __all__ = ["ExtTree", "ReplayedSource"]
 
 _ROOT = 2
 _ENCRYPTED = 0x800
+_INNER_XATTRS = ("system.data", "unknown9.c", "unknown11.v")  # content, encryption, verity: the file system's own
+_MAX_FAULTS = 20  # that become problems of their own
 _MAX_FAST_COMMITS = 64 << 20  # bytes
 _FILE = NodeKind.FILE  # looked up once: a walk asks for every node
 
@@ -171,7 +173,7 @@ class ExtTree(InodeTree):
         except DamagedData as error:
             self._problems.add(origin, error)
             return NO_XATTRS
-        return {name: value for name, value in found.items() if name != "system.data"}
+        return {name: value for name, value in found.items() if name not in _INNER_XATTRS}
 
     def _target(self, inode: ExtInode, origin: Origin) -> str:
         if is_short_link(inode) and not inode.flags & INLINE_DATA:
@@ -187,6 +189,8 @@ class ExtTree(InodeTree):
     def _replay(self, source: Source) -> Source:
         geometry = self.geometry
         try:
+            if not geometry.journal_inode:
+                raise DamagedData("it is on another device")
             inode = geometry.inode(geometry.journal_inode)
             size = geometry.block_size
             log = geometry.content(inode, inode.size, source.origin.to("journal"))
@@ -197,6 +201,12 @@ class ExtTree(InodeTree):
             )
             self._problems.add(source.origin, DamagedData(message, origin=source.origin))
             return source
+        for fault in journal.faults[:_MAX_FAULTS]:
+            damage = DamagedData(f"not replayed from the journal: {fault}", origin=log.origin)
+            self._problems.add(log.origin, damage)
+        if len(journal.faults) > _MAX_FAULTS:
+            rest = len(journal.faults) - _MAX_FAULTS
+            self._problems.add(log.origin, f"{rest} more blocks are not replayed from the journal")
         self.replayed = len(journal.blocks)
         replayed = ReplayedSource(source, log, journal.blocks, size)
         message = f"the journal was replayed in memory: {journal.transactions} transactions, {self.replayed} blocks"
