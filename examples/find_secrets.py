@@ -27,7 +27,8 @@ def main(archive: Path) -> None:
         for mime, count in Counter(row.mime for row in ev.identify()).most_common(5):
             print(f"{count:5} {mime}")
         for hit in ev.search(re.compile(rb"(?i)secret|token|passw")):
-            print(f"{hit.where:8} {hit.path[:60]} @{hit.offset}: {hit.match!r}")
+            place = "" if hit.offset is None else f" @{hit.offset}"  # a name has none
+            print(f"{hit.where:8} {hit.path[:60]}{place}: {hit.match!r}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,9 @@ from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.formats.tar_header import checksum_ok
 from forensics_lib.model import Origin, ProblemLog, utc_from_ns
 from forensics_lib.sources.base import BytesSource, Source
-from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, sniff
+from forensics_lib.sources.decompress import Compression, Limits, sniff
 from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.spool import SpoolSource
 from forensics_lib.sources.stream import BlockStream, SourceStream
 from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import Tree

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from forensics_lib.model import ProblemLog
-from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, sniff
+from forensics_lib.sources.decompress import Compression, Limits, sniff
 from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.spool import SpoolSource
 from forensics_lib.trees.archive import tar_tree
 from forensics_lib.trees.base import NodeKind, Tree
 

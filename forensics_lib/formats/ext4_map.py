@@ -14,7 +14,7 @@ from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_inode import EXTENTS, INLINE_DATA, ExtInode
 from forensics_lib.formats.run import Run, make_run
 
-__all__ = ["Run", "runs"]
+__all__ = ["Run", "is_short_link", "runs"]
 
 _MAGIC = 0xF30A
 _HEAD, _LEAF, _INDEX = Struct("<HHHH"), Struct("<IHHI"), Struct("<IIHxx")

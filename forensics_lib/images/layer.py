@@ -12,7 +12,8 @@ from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.formats.tar_header import checksum_ok
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, decompress, sniff
+from forensics_lib.sources.decompress import Compression, Limits, decompress, sniff
+from forensics_lib.sources.spool import SpoolSource
 from forensics_lib.sources.stream import BlockStream, SourceStream
 from forensics_lib.table import Table
 from forensics_lib.trees.archive import report_faults

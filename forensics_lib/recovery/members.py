@@ -11,7 +11,8 @@ from forensics_lib.formats.tar import TarDecoder, TarEntry
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import Source
-from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, sniff
+from forensics_lib.sources.decompress import Compression, Limits, sniff
+from forensics_lib.sources.spool import SpoolSource
 from forensics_lib.sources.stream import BlockStream, SourceStream
 
 __all__ = ["archive_members"]

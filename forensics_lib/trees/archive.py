@@ -15,7 +15,16 @@ from forensics_lib.sources.stream import SourceStream, Stream
 from forensics_lib.trees.base import NO_XATTRS, Content, Node, NodeKind, device_number
 from forensics_lib.trees.index import IndexTree
 
-__all__ = ["Member", "TarContent", "clean_path", "read_members", "resolve_link", "tar_tree"]
+__all__ = [
+    "Member",
+    "MissingContent",
+    "TarContent",
+    "clean_path",
+    "read_members",
+    "report_faults",
+    "resolve_link",
+    "tar_tree",
+]
 
 _KINDS = {
     "0": NodeKind.FILE,
@@ -185,7 +194,7 @@ def _fill(tree: IndexTree, members: Iterable[tuple[str, Member]], problems: Prob
     for path, member in members:
         node = member.node
         if member.link is not None:
-            node = resolve_link(member, tree._lookup(member.link))
+            node = resolve_link(member, tree.find(member.link))
             tree.linked = True
             if isinstance(node.content, MissingContent):
                 problems.add(node.origin, f"{path}: {node.content.message}")

@@ -18,8 +18,9 @@ from forensics_lib.analysis.inventory import TarStream
 from forensics_lib.analysis.workers import Seats, can_move
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource
-from forensics_lib.sources.decompress import Compression, Limits, SpoolSource
+from forensics_lib.sources.decompress import Compression, Limits
 from forensics_lib.sources.file import FileSource
+from forensics_lib.sources.spool import SpoolSource
 from tests.samples import OCI, WEB
 
 WANTED = (("md5", "sha256"), ("sha256",), ("sha256",))

@@ -10,7 +10,8 @@ import forensics_lib as fl
 from forensics_lib.images.layer import LayerBlob, SpoolPool
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
-from forensics_lib.sources.decompress import Compression, SpoolSource
+from forensics_lib.sources.decompress import Compression
+from forensics_lib.sources.spool import SpoolSource
 from tests.imagemaker import compressed
 from tests.tarmaker import TarMaker
 

@@ -26,7 +26,8 @@ import forensics_lib as fl
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource
-from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, decompress, sniff
+from forensics_lib.sources.decompress import Compression, Limits, decompress, sniff
+from forensics_lib.sources.spool import SpoolSource
 from tests.tarmaker import TarMaker
 from tests.tarreader import in_blocks, tool
 

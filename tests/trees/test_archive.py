@@ -16,7 +16,8 @@ from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, Not
 from forensics_lib.formats.tar import AFTER_END
 from forensics_lib.model import Origin, Problem, ProblemLog
 from forensics_lib.sources.base import BytesSource, Source
-from forensics_lib.sources.decompress import Compression, Limits, SpoolSource, decompress
+from forensics_lib.sources.decompress import Compression, Limits, decompress
+from forensics_lib.sources.spool import SpoolSource
 from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path, tar_tree
 from forensics_lib.trees.base import NodeKind
