@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import forensics_lib as fl
+from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData
-from forensics_lib.formats.crc32c import crc32c
 from forensics_lib.formats.ext4 import ExtGeometry, is_ext
 from forensics_lib.formats.ext4_fast_commit import FastInode, FastName, FastRange, FastRecord
 from forensics_lib.formats.ext4_fast_replay import FastReplay
