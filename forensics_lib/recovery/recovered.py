@@ -142,6 +142,7 @@ class Recovered:
             graph_driver if driver in _SNAPSHOT_DRIVERS else None,
             self._log_path,
             reloaded=False,
+            default_ulimits=self._docker.default_ulimits if self._docker is not None else None,
         )
         if self._parts.is_whole:
             return answer

@@ -64,6 +64,7 @@ class _Backend:
             self._log_path(),
             reloaded=(docker.daemon_started_ns or 0) > (record.parts.created_ns or 0),
             find=docker.find,
+            default_ulimits=docker.default_ulimits,
         )
 
     def tree(self) -> Tree:

@@ -32,6 +32,7 @@ from forensics_lib.engines.network import Network
 from forensics_lib.engines.volume import Volume
 from forensics_lib.errors import ForensicsError, PathNotFound
 from forensics_lib.formats.bbolt import Bolt
+from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.images.image import Image
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import SliceSource
@@ -316,6 +317,15 @@ class DockerRoot:
                 if child is not None:
                     names[child.id] = (*names.get(child.id, ()), f"{record.parts.name}/{alias}")
         return names
+
+    @cached_property
+    def default_ulimits(self) -> JsonObject:
+        """``default-ulimits`` of the daemon's configuration; empty where that is not in the evidence."""
+        path = "/etc/docker/daemon.json"
+        if self.root.found_by == "shape" or self.reader.find(path) is None:
+            return JsonObject({})
+        document = self.reader.document(path)
+        return document.object.object("default-ulimits") if document is not None else JsonObject({})
 
     @cached_property
     def find(self) -> Find:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from forensics_lib.engines.docker.containers import ContainerRecord, mount_type, state_of
 from forensics_lib.engines.docker.links import Find, shown_links
@@ -49,6 +49,7 @@ def inspect_container(
     *,
     reloaded: bool,
     find: Find | None = None,
+    default_ulimits: JsonObject | None = None,
 ) -> dict[str, object]:
     """The object that ``docker inspect`` prints for one container.
 
@@ -60,6 +61,7 @@ def inspect_container(
         log_path: where its log lies, when the record does not say so.
         reloaded: whether the daemon was restarted since the container was made, and so read its record again.
         find: finds the containers it is linked to; None where no other container is known.
+        default_ulimits: the daemon's own, which it shows of every container that has no other of that name.
     """
     config, state = record.config, record.config.object("State")
     answer: dict[str, object] = {"Id": record.id}
@@ -75,6 +77,8 @@ def inspect_container(
     host_config: dict[str, object] = dict(record.host_config.raw)
     if "Links" in host_config:
         host_config["Links"] = shown_links(record, find, reloaded=reloaded)
+    if host_config and default_ulimits is not None and default_ulimits.raw:
+        host_config["Ulimits"] = [*_ulimits(record.host_config, default_ulimits)] or host_config.get("Ulimits")
     answer["HostConfig"] = host_config
     answer["Mounts"] = _mounts(config, real_root, engine)
     answer["Config"] = config.object("Config").raw
@@ -88,6 +92,13 @@ def inspect_container(
         platform = config.object("ImagePlatform").raw
         answer["ImageManifestDescriptor"] = manifest | ({"platform": platform} if platform else {})
     return answer
+
+
+def _ulimits(host_config: JsonObject, defaults: JsonObject) -> Iterator[Mapping[str, object]]:
+    own = [limit.raw for limit in host_config.objects("Ulimits")]
+    yield from own
+    named = {limit.get("Name") for limit in own}
+    yield from (defaults.object(name).raw for name in defaults.raw if name not in named and defaults.object(name).raw)
 
 
 def _state(state: JsonObject) -> dict[str, object]:

@@ -271,3 +271,18 @@ def test_any_record_has_an_answer(engine: Engine, config: dict[str, Any]) -> Non
     state = config.pop("State", None)
     shown = answer(engine, state if isinstance(state, dict) and state else None, **config)
     assert shown["Id"] == ID
+
+
+def test_ulimits_of_the_daemon_are_shown_beside_those_of_the_container(tmp_path: Path) -> None:
+    def limit(name: str, value: int) -> dict[str, Any]:
+        return {"Name": name, "Hard": value, "Soft": value}
+
+    root = RootMaker(at="/var/lib/docker")
+    root.container("web", host={"Ulimits": [limit("core", 0)]})
+    root.container("db", host={"Ulimits": None})
+    settings = {"default-ulimits": {name: limit(name, 9) for name in ("core", "nofile")}}
+    root.entries["/etc/docker/daemon.json"] = document(settings)
+    with root.opened(tmp_path) as ev:
+        answers: dict[str, dict[str, Any]] = {c.name: c.inspect() for c in ev.containers}
+    shown = {name: answer["HostConfig"]["Ulimits"] for name, answer in answers.items()}
+    assert shown == {"web": [limit("core", 0), limit("nofile", 9)], "db": [limit("core", 9), limit("nofile", 9)]}
