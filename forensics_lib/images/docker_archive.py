@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import posixpath
 from dataclasses import replace
+from enum import Enum
+from functools import cached_property
+from itertools import islice
 
-from forensics_lib.errors import DamagedData, LimitExceeded
+from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
 from forensics_lib.formats.jsondoc import JsonObject, iter_objects
 from forensics_lib.images.config import HistoryEntry, ImageConfig
 from forensics_lib.images.digest import parse_digest
@@ -23,6 +26,7 @@ from forensics_lib.trees.base import NodeKind, Tree
 __all__ = ["DockerArchive", "is_docker_archive"]
 
 _MAX_CHAIN = 1000
+_V1_RECORD, _MAX_LOOKED_AT = 8192, 4096
 
 
 def is_docker_archive(tree: Tree) -> bool:
@@ -32,6 +36,36 @@ def is_docker_archive(tree: Tree) -> bool:
     if "/repositories" in tree:
         return True
     return not is_oci_layout(tree) and any(f"{layer}/layer.tar" in tree for layer in _v1_layers(tree))
+
+
+class _Writer(Enum):
+    """What wrote an archive that is an OCI layout as well; the version is not in it, but its details changed."""
+
+    DOCKER_25 = "Docker 25 to 27"
+    DOCKER_28 = "Docker 28"
+    OTHER = "Docker 29 or another engine"
+
+
+def _writer_of(tree: Tree) -> _Writer:
+    """Whose ``docker save`` it was, with a graph driver (moby ``image/tarexport/save.go`` by tag).
+
+    ``manifest.json`` never has a time of its own, ``index.json`` has none since 28; since 29 the configuration in the
+    records of the layers leaves out what is not set.
+    """
+    if "/repositories" not in tree or "/blobs/sha256" not in tree:
+        return _Writer.OTHER
+    index, manifest = tree.find("/index.json"), tree.find("/manifest.json")
+    if index is not None and manifest is not None and not manifest.mtime_ns and index.mtime_ns:
+        return _Writer.DOCKER_25
+    small = (node for node in tree.children("/blobs/sha256") if node.kind is NodeKind.FILE and node.size < _V1_RECORD)
+    for node in islice(small, _MAX_LOOKED_AT):
+        try:
+            data = node.read()
+        except ForensicsError:
+            continue
+        if b'"container_config":{' in data and b'"rootfs"' not in data:
+            return _Writer.DOCKER_28 if b'"OnBuild":null' in data else _Writer.OTHER
+    return _Writer.OTHER
 
 
 class DockerArchive:
@@ -61,6 +95,10 @@ class DockerArchive:
         if manifest is not None:
             self._report_unnamed(others, manifest)
         self.images += [self._as_store_shows(image) for image in others]
+
+    @cached_property
+    def _writer(self) -> _Writer:
+        return _writer_of(self.store.tree)
 
     def _read_manifest(self, manifest: Document, hybrid: bool) -> None:
         listed = manifest.value if isinstance(manifest.value, list) else []
@@ -115,7 +153,9 @@ class DockerArchive:
             origin=manifest.origin,
             tags=tuple(familiar(tag) for tag in entry.texts("RepoTags")),
             parent=entry.text("Parent"),
-            legacy=not hybrid,
+            legacy=not hybrid or self._writer is _Writer.DOCKER_25,
+            without_container=hybrid,
+            shows_unset=hybrid and self._writer is _Writer.DOCKER_28,
         )
 
     def _layer(self, path: str, index: int, config: ImageConfig, sources: JsonObject, manifest: Document) -> LayerSpec:

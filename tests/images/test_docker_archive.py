@@ -434,3 +434,29 @@ def test_history_that_kaniko_left_out_is_not_paired(tmp_path: Path, write: Write
             assert [("layers in history" in subject) for subject in failed] == [True] * (
                 alignment is fl.Alignment.MISMATCH
             )
+
+
+@pytest.mark.parametrize(
+    ("index_time", "record", "expected"),
+    [
+        (1700000000, b'"OnBuild":null,', {"User": "", "AttachStdin": False, "Image": ""}),  # Docker 25 to 27
+        (0, b'"OnBuild":null,', {"User": "", "AttachStdin": None, "Image": None}),  # 28
+        (0, b"", {"User": None, "AttachStdin": None, "Image": None}),  # 29
+    ],
+)
+def test_which_fields_the_docker_that_saved_an_image_shows(
+    tmp_path: Path, index_time: int, record: bytes, expected: dict[str, object]
+) -> None:
+    files = hybrid_save(Recipe([BASE], ["a:1"]))
+    v1 = b'{"id":"x","container_config":{"Hostname":"",' + record + b'"Labels":null},"os":"linux"}'
+    files |= {f"blobs/sha256/{digest_of(v1)[7:]}": v1, "repositories": to_json({"a": {"1": "x"}})}
+    archive = TarMaker()
+    for name, content in files.items():
+        archive.file(name, content, mtime=index_time if name == "index.json" else 0)
+    (path := tmp_path / "a.tar").write_bytes(archive.end())
+    with fl.open(path) as evidence:
+        shown = evidence.image("a:1").inspect()
+    config = shown["Config"]
+    assert isinstance(config, dict)
+    assert {key: config.get(key) for key in expected} == expected
+    assert "ContainerConfig" not in shown
