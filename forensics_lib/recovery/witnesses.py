@@ -94,6 +94,7 @@ class Witnesses:
 
     Attributes:
         seen: the containers of Docker that lines name by their id, each with the first line that does.
+        logged: the containers of Docker whose logs the journals have.
         sandboxes: container ids by the ids of their network sandboxes.
         endpoints: names by the first 12 digits of the ids of endpoints.
     """
@@ -103,6 +104,7 @@ class Witnesses:
     audit: Iterable[AuditEvent] = ()
     journals: Journals | None = None
     seen: dict[str, Origin] = field(default_factory=dict)
+    logged: set[str] = field(default_factory=set)
     sandboxes: dict[str, str] = field(default_factory=dict)
     endpoints: dict[str, tuple[str, Origin]] = field(default_factory=dict)
 
@@ -190,6 +192,7 @@ class Witnesses:
         """Keep what an entry of a container's log in the journal says of it; others than Docker write such, too."""
         if not CONTAINER_ID.fullmatch(container_id) or entry.text("_COMM").startswith("conmon"):
             return
+        self.logged.add(container_id)
         for about, value in (("name", entry.text("CONTAINER_NAME")), ("image name", entry.text("IMAGE_NAME"))):
             fact = Fact(about, value, Sureness.STATED, "journal", "an entry of its log has its id", entry.origin)
             if value:

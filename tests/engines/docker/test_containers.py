@@ -95,7 +95,7 @@ def test_everything_typed() -> None:
         "privileged": True, "read_only": True, "auto_remove": True, "cap_add": ("SYS_ADMIN",), "cap_drop": ("ALL",),
         "devices": ("/dev/sda:/dev/xvda:rwm",), "security_opt": ("seccomp=unconfined",), "network_mode": "host",
         "pid_mode": "host", "ipc_mode": "private", "uts_mode": "host", "userns_mode": "host",
-        "cgroupns_mode": "private", "other_names": (),
+        "cgroupns_mode": "private", "other_names": (), "facts": (),
     }  # fmt: skip
     assert str(parts.origin) == f"host > member /containers/{ID}/config.v2.json > containers/{ID}/config.v2.json"
 
