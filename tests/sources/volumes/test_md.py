@@ -306,7 +306,7 @@ def probes(source: Source) -> Iterator[int]:
     yield from (0, 65_530, source.size // 2, source.size - 5)
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(changed_members())
 def test_any_superblocks_make_an_array_or_a_problem(parts: list[bytes]) -> None:
     problems = ProblemLog()
