@@ -25,8 +25,7 @@ from forensics_lib.formats.tar_header import (
     checksum_ok,
     has_gnu_prefix,
     number,
-    plain_checksum_ok,
-    plain_number,
+    sum_is,
 )
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import ExtentSource, Source
@@ -412,26 +411,25 @@ class TarDecoder:
         block, start, position = self._stream.at_hand()
         if len(block) < start + 3 * BLOCK_SIZE:
             return None
-        header = block[start : start + BLOCK_SIZE]
-        name, digits, after, checksum, close, flag, link, prefix = _PLAIN_HEADER.unpack_from(header)
         extended, length = None, BLOCK_SIZE
-        if flag == b"x":
-            if after != b"\0" or close != b"\0 " or not plain_checksum_ok(header, checksum):
-                return None
-            extent = plain_number(digits)
-            if extent is None or not 0 < extent <= BLOCK_SIZE:
-                return None
-            data = block[start + BLOCK_SIZE : start + BLOCK_SIZE + extent]
-            if _IN_STRUCTURE.search(data):
-                return None
-            extended, length = (data, position), 3 * BLOCK_SIZE
-            start += 2 * BLOCK_SIZE
+        try:
             header = block[start : start + BLOCK_SIZE]
             name, digits, after, checksum, close, flag, link, prefix = _PLAIN_HEADER.unpack_from(header)
-        if flag not in _PLAIN_TYPES or prefix != b"\0" or after != b"\0" or close != b"\0 ":
-            return None
-        size = plain_number(digits)
-        if size is None or (size and flag != b"0") or not plain_checksum_ok(header, checksum):
+            if flag == b"x" and after == b"\0" and close == b"\0 " and digits.isdigit():
+                extent = int(digits, 8)
+                data = block[start + BLOCK_SIZE : start + BLOCK_SIZE + extent]
+                if not 0 < extent <= BLOCK_SIZE or _IN_STRUCTURE.search(data) or not sum_is(header, checksum):
+                    return None
+                extended, length = (data, position), 3 * BLOCK_SIZE
+                start += 2 * BLOCK_SIZE
+                header = block[start : start + BLOCK_SIZE]
+                name, digits, after, checksum, close, flag, link, prefix = _PLAIN_HEADER.unpack_from(header)
+            if flag not in _PLAIN_TYPES or prefix != b"\0" or after != b"\0" or close != b"\0 ":
+                return None
+            size = int(digits, 8) if digits.isdigit() else -1
+            if size < 0 or (size and flag != b"0") or not sum_is(header, checksum):
+                return None
+        except ValueError:  # a digit 8 or 9
             return None
         self._stream.skip(length)
         self.recognised = True

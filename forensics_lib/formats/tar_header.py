@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from zlib import adler32
 
-__all__ = ["BLOCK_SIZE", "checksum_ok", "has_gnu_prefix", "number", "plain_checksum_ok", "plain_number"]
+__all__ = ["BLOCK_SIZE", "checksum_ok", "has_gnu_prefix", "number", "sum_is"]
 
 BLOCK_SIZE = 512
 _OCTAL = re.compile(rb"[ \0]*(-?[0-7]*)[ \0]*(?:\0.*)?", re.DOTALL)
@@ -17,20 +17,15 @@ def number(field: bytes) -> int | None:
         value = int.from_bytes(field, "big") & ((1 << (8 * len(field) - 1)) - 1)
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
     digits = field.strip(b"\0 ")
-    if digits.isdigit():
-        return plain_number(digits)
+    if digits.isdigit():  # `int` alone would take 0o17 and 1_0 too
+        try:
+            return int(digits, 8)
+        except ValueError:
+            return None
     found = _OCTAL.fullmatch(field)
     if found is None:
         return None
     return int(found[1], 8) if found[1].strip(b"-") else 0
-
-
-def plain_number(digits: bytes) -> int | None:
-    """The value of octal digits and nothing else; None when there is anything else."""
-    try:
-        return int(digits, 8) if digits.isdigit() else None  # `int` alone would take 0o17 and 1_0 too
-    except ValueError:
-        return None
 
 
 # The field counts as eight spaces (256 in all). adler32's low half is 1 + the sum modulo 65521, which the sum of 512
@@ -49,11 +44,15 @@ def checksum_ok(block: bytes) -> bool:
     return stored == unsigned or stored == unsigned - 256 * sum(byte >> 7 for byte in block[:148] + block[156:])
 
 
-def plain_checksum_ok(block: bytes, digits: bytes) -> bool:
-    """The same for a header whose checksum field is six octal digits, NUL and space, as nearly all are."""
-    if not block.isascii():
+def sum_is(block: bytes, digits: bytes) -> bool:
+    """`checksum_ok` for a header whose checksum field is six digits, NUL and space, as nearly all are.
+
+    Raises:
+        ValueError: the digits are not octal.
+    """
+    if not block.isascii() or not digits.isdigit():
         return checksum_ok(block)
-    return plain_number(digits) == (adler32(block) & 0xFFFF) - 1 - sum(digits) + 224
+    return int(digits, 8) == (adler32(block) & 0xFFFF) - 1 - sum(digits) + 224
 
 
 def has_gnu_prefix(block: bytes) -> bool:
