@@ -42,10 +42,10 @@ _FEATURES = {0x1000: "zoned devices", 0x2000: "extent tree v2", 0x4000: "RAID st
 
 
 class BtrfsVolume:
-    """A file system on one or several devices: single, DUP, RAID 0, 1, 10, 1C3, 1C4, and RAID 5 and 6 without parity.
+    """A file system on one or several devices: single, DUP, RAID 0, 1, 10, 1C3, 1C4, 5 and 6.
 
     After a crash the log tree is replayed in memory. Not supported: zoned devices, extent tree v2, RAID stripe trees,
-    seed devices, rebuilding from parity.
+    seed devices.
 
     Args:
         source: one of the devices.

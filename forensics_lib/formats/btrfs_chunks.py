@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from forensics_lib.errors import DamagedData
+from forensics_lib.formats.btrfs_parity import rebuilt
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import Source
 
@@ -54,6 +55,20 @@ class Piece(NamedTuple):
     length: int
 
 
+class Row(NamedTuple):
+    """The pieces that lie in one row of RAID 5 or 6.
+
+    Attributes:
+        data: in the order of their addresses.
+        parity: P, and Q with RAID 6.
+        column: which piece of the data was asked for.
+    """
+
+    data: tuple[Piece, ...]
+    parity: tuple[Piece, ...]
+    column: int
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """A run of logical addresses that share a profile (single, DUP, RAID …).
@@ -80,6 +95,16 @@ class Chunk:
         return bool(self.kind & _STRIPED)
 
     @property
+    def has_parity(self) -> bool:
+        """Whether what lies on a missing device can be told by the others."""
+        return bool(self.kind & (_RAID5 | _RAID6))
+
+    @property
+    def copies(self) -> int:
+        """How many ways there are to read it."""
+        return 2 if self.has_parity else self.mirrors
+
+    @property
     def device_length(self) -> int:
         """Bytes that it takes of each of its devices."""
         parities = _PARITIES.get(self.kind & (_RAID5 | _RAID6), 0)
@@ -90,16 +115,27 @@ class Chunk:
         if not self.kind & _STRIPED:
             stripe = self.stripes[mirror]
             return Piece(stripe.device, stripe.offset + offset, min(length, self.length - offset))
+        if self.has_parity:
+            row_ = self.row(offset, length)
+            return row_.data[row_.column]
         number, within = divmod(offset, self.stripe_length)
-        if self.kind & (_RAID5 | _RAID6):
-            count = len(self.stripes) - _PARITIES[self.kind & (_RAID5 | _RAID6)]
-            row, column = divmod(number, count)
-            stripe = self.stripes[(row + column) % len(self.stripes)]
-        else:
-            row, column = divmod(number, len(self.stripes) // self.mirrors)
-            stripe = self.stripes[column * self.mirrors + mirror]
+        row, column = divmod(number, len(self.stripes) // self.mirrors)
+        stripe = self.stripes[column * self.mirrors + mirror]
         at = stripe.offset + row * self.stripe_length + within
         return Piece(stripe.device, at, min(length, self.stripe_length - within, self.length - offset))
+
+    def row(self, offset: int, length: int) -> Row:
+        """The pieces that lie in one row with the byte at an offset, in a chunk with parity."""
+        number, within = divmod(offset, self.stripe_length)
+        count = len(self.stripes) - _PARITIES[self.kind & (_RAID5 | _RAID6)]
+        row, column = divmod(number, count)
+        length = min(length, self.stripe_length - within, self.length - offset)
+        start = row % len(self.stripes)
+        pieces = tuple(
+            Piece(stripe.device, stripe.offset + row * self.stripe_length + within, length)
+            for stripe in self.stripes[start:] + self.stripes[:start]
+        )
+        return Row(pieces[:count], pieces[count:], column)
 
 
 def parse_chunk(start: int, data: bytes) -> tuple[Chunk, int]:
@@ -201,7 +237,7 @@ class ChunkMap:
             length -= piece.length
 
     def read(self, logical: int, length: int) -> bytes:
-        """A range of logical addresses; of each part the first copy that can be read.
+        """A range of logical addresses; of each part the first copy that can be read, or what parity tells of it.
 
         Raises:
             DamagedData: part of the range cannot be read, or its only copy lies on a device that is missing.
@@ -209,6 +245,11 @@ class ChunkMap:
         data = []
         while length > 0:
             chunk = self.chunk(logical)
+            if chunk.has_parity:
+                data.append(self._with_parity(chunk, logical - chunk.start, length))
+                logical += len(data[-1])
+                length -= len(data[-1])
+                continue
             copies = [chunk.piece(logical - chunk.start, length, mirror) for mirror in range(chunk.mirrors)]
             if self._stale:
                 copies.sort(key=lambda copy: copy.device in self._stale)
@@ -216,6 +257,39 @@ class ChunkMap:
             logical += copies[0].length
             length -= copies[0].length
         return data[0] if len(data) == 1 else b"".join(data)
+
+    def read_copy(self, logical: int, length: int, copy: int) -> bytes:
+        """A range of logical addresses as one copy has it; where there is parity, the second is what that tells.
+
+        Raises:
+            DamagedData: part of it cannot be read, or lies on a device that is missing.
+        """
+        data = []
+        for piece in self.pieces(logical, length, copy):
+            chunk = self.chunk(logical)
+            if chunk.has_parity:
+                data.append(self._with_parity(chunk, logical - chunk.start, piece.length, from_others=copy > 0))
+            else:
+                data.append(self.read_piece(piece))
+            logical += piece.length
+        return b"".join(data)
+
+    def _with_parity(self, chunk: Chunk, offset: int, length: int, *, from_others: bool = False) -> bytes:
+        """What lies at an offset of a chunk up to the end of a stripe, by the other stripes where it cannot be read."""
+        row = chunk.row(offset, length)
+        own = row.data[row.column]
+        if not from_others and (data := self._try(own)) is not None:
+            return data
+        others = [None if piece is own else self._try(piece) for piece in row.data]
+        found = rebuilt(others, [self._try(piece) for piece in row.parity], row.column)
+        return self.read_piece(own) if found is None else found
+
+    def _try(self, piece: Piece) -> bytes | None:
+        """A piece of a row; None where it cannot be read, or its device missed transactions."""
+        try:
+            return None if piece.device in self._stale else self.read_piece(piece)
+        except DamagedData:
+            return None
 
     def place(self, logical: int) -> tuple[Source, int, int] | None:
         """The device of an address's first copy, where on it, and how many bytes lie together from there on.

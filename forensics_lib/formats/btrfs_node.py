@@ -180,7 +180,7 @@ class NodeReader:
 
     def _read(self, logical: int, level: int, generation: int) -> BtrfsNode:
         errors: list[DamagedData] = []
-        for mirror in range(self._chunks.chunk(logical).mirrors):
+        for mirror in range(self._chunks.chunk(logical).copies):
             try:
                 node = self._copy(logical, mirror)
                 if (node.level, node.generation) != (level, generation):
@@ -198,9 +198,13 @@ class NodeReader:
         raise errors[0]
 
     def _copy(self, logical: int, mirror: int) -> BtrfsNode:
-        pieces = list(self._chunks.pieces(logical, self._superblock.node_size, mirror))
-        data = b"".join(self._chunks.read_piece(piece) for piece in pieces)
-        device, at = self._chunks.devices[pieces[0].device], pieces[0].offset
+        data = self._chunks.read_copy(logical, self._superblock.node_size, mirror)
+        piece = next(self._chunks.pieces(logical, 1, mirror))
+        if piece.device not in self._chunks.devices:  # parity told it: the place of the first other one of its row
+            chunk = self._chunks.chunk(logical)
+            row = chunk.row(logical - chunk.start, 1)
+            piece = next(one for one in row.data + row.parity if one.device in self._chunks.devices)
+        device, at = self._chunks.devices[piece.device], piece.offset
         if not data.startswith(CHECKSUMS[self._superblock.checksum_kind](data[32:])):
             raise DamagedData(f"tree block {logical} has a wrong checksum", origin=device.origin, offset=at)
         node = BtrfsNode(data, device, at)
