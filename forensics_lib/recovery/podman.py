@@ -56,6 +56,7 @@ _STATES = (
     ContainerState.REMOVING,
     ContainerState.EXITED,  # stopping
 )
+_REMOVING = 7
 _TIMES = {"create": "created", "start": "started", "died": "ended", "remove": "removed"}
 _MAX_CONTAINERS = 100_000
 _MAX_STORED = 16 << 20
@@ -164,9 +165,11 @@ def _put_together(
 ) -> tuple[ContainerParts, _Recovered]:
     configs = sorted(one.configs, key=lambda pair: pair[1].complete)
     config, source = configs[-1] if configs else (JsonObject({}), None)
-    states = sorted(one.states, key=lambda pair: _changed(pair[0]))
+    if not config.object("spec").raw and (specification := _specification(one.files.get("config.json"))) is not None:
+        config = JsonObject({**config.raw, "spec": specification.raw})
+    states = sorted(one.states, key=lambda pair: (pair[0].integer("state") != _REMOVING, _changed(pair[0])))
     state = states[-1][0] if states else JsonObject({})
-    facts = list(_facts(one))
+    facts = list({(fact.about, fact.value): fact for fact in reversed(list(_facts(one)))}.values())[::-1]
     stored = one.stored[-1][0] if one.stored else JsonObject({})
     origins = [source.origin if source is not None else None, *(remnant.origin for remnant in one.rows)]
     origins += [event.origin for event in one.events[:1]] + [remnant.origin for _, remnant in one.stored[:1]]
@@ -176,6 +179,12 @@ def _put_together(
     layer = stored.text("layer")
     recovered = _Recovered(parts, config, state, one.files, layer, layers.get(layer, {}), problems, outlet)
     return parts, recovered
+
+
+def _specification(remnant: Remnant | None) -> JsonObject | None:
+    """The runtime specification that Podman wrote for the container's last start."""
+    document = _document(remnant) if remnant is not None and remnant.complete else None
+    return document if document is not None and document.text("ociVersion") else None
 
 
 def _facts(one: _Sighting) -> Iterator[Fact]:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import forensics_lib as fl
 from forensics_lib.engines.container import Container
 from forensics_lib.engines.container_parts import ContainerState
 from forensics_lib.errors import PathNotFound, UnsupportedFormat
@@ -18,8 +19,10 @@ from forensics_lib.recovery.libpod import PodmanStates
 from forensics_lib.recovery.podman import podman_containers
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.trees.directory import DirectoryTree
+from tests.diskmaker import DISKS
 from tests.engines.docker.dataroot import Buckets, bolt, hexid, write
 from tests.recovery.scene import at, encoded, nanoseconds, remnant
+from tests.trees.kernel_disks import unpacked
 
 LIVE, GONE, LAYER = hexid("live"), hexid("gone"), hexid("layer")
 STORAGE = "var/lib/containers/storage"
@@ -173,3 +176,31 @@ def test_damaged_states_give_problems_at_most(tmp_path: Path, data: st.DataObjec
     for container in found([], known):
         assert isinstance(container.inspect(), dict)
         assert len(container.id) == 64
+
+
+def leaves(value: object, path: str = "") -> dict[str, object]:
+    """Single answers by their path."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in leaves(inner, f"{path}.{key}").items()}
+    if isinstance(value, list) and value:
+        return {k: v for i, inner in enumerate(value) for k, v in leaves(inner, f"{path}[{i}]").items()}
+    return {path: value}
+
+
+def test_a_removed_container_on_a_real_disk(tmp_path: Path) -> None:
+    truth = json.loads((DISKS / "podman.json").read_text())
+    with fl.open(unpacked("podman", tmp_path)) as ev:
+        (container,) = ev.deleted_containers
+        wanted = truth["inspect"]
+        assert (container.id, container.name, container.image_id) == (wanted["Id"], "victim", wanted["Image"])
+        assert (container.command, container.exit_code) == (("/program", "with", "arguments"), 137)
+        assert [(record.stream, record.line) for record in container.logs()] == [
+            ("stdout", b"said on stdout"),
+            ("stderr", b"said on stderr"),
+        ]
+        assert container.tree().read("/tmp/loot") == b"loot of the container\n"
+        right = leaves(wanted)
+        told = {path: value for path, value in leaves(container.inspect()).items() if not path.startswith(".State")}
+        assert len(told) > 50
+        assert {path: value for path, value in told.items() if right.get(path) != value} == {}
+        assert truth["kept"] not in {one.id for one in ev.deleted_containers}
