@@ -21,6 +21,7 @@ _LEAST = 512
 _MAX_ARCHIVES = 10_000
 _MAX_MEMBERS = 100_000
 _MAX_IN_ALL = 1_000_000
+_MAX_UNPACKED = 64 << 30
 _LIMITS = Limits(ratio_from=64 << 20, total=8 << 30, spool=2 << 30)
 _MAGIC = b"ustar"
 
@@ -35,7 +36,7 @@ def archive_members(remnants: Iterable[Remnant], problems: ProblemLog) -> Iterat
         problems: gets archives that are damaged, and those of which not all members are listed.
     """
     seen: set[str] = set()
-    left = _MAX_IN_ALL
+    left, bytes_left = _MAX_IN_ALL, _MAX_UNPACKED
     archives = ((remnant, found) for remnant in remnants if (found := _unpacked(remnant)) is not None)
     for remnant, (source, stream) in islice(archives, _MAX_ARCHIVES):
         digest = remnant.sha256 if remnant.complete else None
@@ -48,14 +49,16 @@ def archive_members(remnants: Iterable[Remnant], problems: ProblemLog) -> Iterat
             for entry in decoder:
                 if not entry.is_file:
                     continue
-                if count >= min(_MAX_MEMBERS, left):
+                if count >= min(_MAX_MEMBERS, left) or stream.position > bytes_left:
                     problems.add(remnant.origin, f"the archive has more files; {count} are listed as remnants")
                     break
                 count += 1
                 yield _member(remnant, entry)
         except ForensicsError as error:
-            problems.add(remnant.origin, error)
+            if remnant.complete:  # of others it is known that something is missing
+                problems.add(remnant.origin, error)
         left -= count
+        bytes_left -= stream.position if isinstance(stream, BlockStream) else 0
 
 
 def _unpacked(remnant: Remnant) -> tuple[Source, SourceStream | BlockStream] | None:
