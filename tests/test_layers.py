@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,48 @@ def test_imports_go_down(module: Path) -> None:
     inside = {name for name in imports_of(module) if name.split(".")[0] == "forensics_lib" and is_module(name)}
     upwards = {name for name in inside if layer_of(name) < own}
     assert not upwards, f"{name_of(module)} imports from above its layer: {sorted(upwards)}"
+
+
+@cache
+def exported(name: str) -> frozenset[str]:
+    """What a module offers to others."""
+    path = ROOT.joinpath(*name.split("."))
+    tree = ast.parse((path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text("utf-8"))
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return frozenset(ast.literal_eval(node.value))
+    return frozenset()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_modules_use_of_each_other_what_is_exported(module: Path) -> None:
+    taken = [
+        f"{node.module}.{alias.name}"
+        for node in ast.walk(ast.parse(module.read_text("utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module and is_module(node.module)
+        for alias in node.names
+        if alias.name not in exported(node.module) and not is_module(f"{node.module}.{alias.name}")
+    ]
+    assert [name for name in taken if not name.endswith(".__version__")] == []
+
+
+@pytest.mark.parametrize("module", MODULES, ids=name_of)
+def test_no_module_reaches_into_the_private_parts_of_another(module: Path) -> None:
+    nodes = list(ast.walk(ast.parse(module.read_text("utf-8"))))
+    own = {"_asdict", "_fields", "_make", "_replace"}  # of named tuples
+    own |= {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+    own |= {ast.unparse(node.target) for node in nodes if isinstance(node, ast.AnnAssign)}
+    own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+    strange = [
+        ast.unparse(node)
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and node.attr not in own
+        and ast.unparse(node.value) not in ("self", "cls", "super()")
+    ]
+    assert strange == []
 
 
 @pytest.mark.parametrize("module", [*MODULES, *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda path: path.stem)

@@ -22,7 +22,7 @@ from forensics_lib.sources.decompress import Limits, decompress
 from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path
 
-__all__ = ["FILE_ALGORITHMS", "StreamDigests", "digest_source", "digest_stream", "hashers", "rows"]
+__all__ = ["FILE_ALGORITHMS", "StreamDigests", "artifact_hash", "digest_source", "digest_stream", "hashers", "rows"]
 
 FILE_ALGORITHMS = ("md5", "sha1", "sha256")
 """What files get unless others are asked for."""

@@ -31,7 +31,7 @@ from forensics_lib.model import Origin
 from forensics_lib.sources.base import ExtentSource, Source
 from forensics_lib.sources.stream import Stream
 
-__all__ = ["BLOCK_SIZE", "TarDecoder", "TarEntry"]
+__all__ = ["AFTER_END", "BLOCK_SIZE", "TarDecoder", "TarEntry"]
 
 _ZERO = bytes(BLOCK_SIZE)
 _HEADER_ONLY = "123456"
