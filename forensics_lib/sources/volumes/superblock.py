@@ -83,6 +83,7 @@ _VMFS = 1 << 20
 _MAGICS = {
     "BitLocker": ((3, b"-FVE-FS-"),),
     "DM_integrity": ((0, b"integrt\0"),),
+    "DM_verity_hash": ((0, b"verity\0\0"),),
     "LVM1_member": ((0, b"HM\1\0"), (0, b"HM\2\0")),
     "ReFS": ((3, b"ReFS\0\0\0\0"),),
     "apfs": ((32, b"NXSB"),),

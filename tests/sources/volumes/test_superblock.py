@@ -70,6 +70,7 @@ def with_magic(*places: tuple[int, bytes], size: int = 300 << 10) -> BytesSource
         ("ddf_raid_member", [((300 << 10) - 512, b"\xde\x11\xde\x11")]),
         ("crypto_LUKS", [(32 << 10, b"SKUL\xba\xbe\0\2"), ((32 << 10) + 262, b"\x80")]),
         ("DM_integrity", [(0, b"integrt\0")]),
+        ("DM_verity_hash", [(0, b"verity\0\0")]),
         ("LVM1_member", [(0, b"HM\2\0")]),
         ("ceph_bluestore", [(0, b"bluestore block device")]),
         ("gfs2", [(0x10000, b"\x01\x16\x19\x70")]),
