@@ -102,12 +102,19 @@ def find_filesystems(
             for other, its in volumes
             if its is not None and its.type == superblock.type == "btrfs" and its.uuid == superblock.uuid
         ]
+        seeds = [
+            other.source
+            for other, its in volumes
+            if its is not None and its.type == superblock.type == "btrfs" and its.uuid != superblock.uuid
+        ]
         if others and superblock.uuid in mounted:
             continue  # another device of the same file system
         mounted.add(superblock.uuid)
         _check_size(volume, superblock, problems)
         try:
-            found.append(_mount(volume, superblock, [one for one in others if one is not volume.source], problems))
+            found.append(
+                _mount(volume, superblock, [one for one in others if one is not volume.source], seeds, problems)
+            )
         except ForensicsError as error:
             problems.add(volume.origin, error)
     if all(one.type in _WITHOUT_FILES for one in found):
@@ -143,7 +150,13 @@ def _check_size(volume: Volume, superblock: Superblock, problems: ProblemLog) ->
         problems.add(volume.origin, f"the file system takes up {size} bytes, only {there} are there")
 
 
-def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], problems: ProblemLog) -> FileSystem:
+def _mount(
+    volume: Volume,
+    superblock: Superblock,
+    others: Sequence[Source],
+    seeds: Sequence[Source],
+    problems: ProblemLog,
+) -> FileSystem:
     source = volume.source
     if superblock.type in ("ext2", "ext3", "ext4"):
         from forensics_lib.trees.ext import ExtTree
@@ -160,7 +173,7 @@ def _mount(volume: Volume, superblock: Superblock, others: Sequence[Source], pro
     if superblock.type == "btrfs":
         from forensics_lib.trees.btrfs import BtrfsTree
 
-        btrfs = BtrfsTree(source, problems, devices=others)
+        btrfs = BtrfsTree(source, problems, devices=others, seeds=seeds)
         replayed = btrfs.volume.replayed
         state = f"log tree replayed ({replayed} items)" if replayed else "clean"
         return _row(volume, superblock, btrfs, None, state)

@@ -44,13 +44,13 @@ _FEATURES = {0x1000: "zoned devices", 0x2000: "extent tree v2", 0x4000: "RAID st
 class BtrfsVolume:
     """A file system on one or several devices: single, DUP, RAID 0, 1, 10, 1C3, 1C4, 5 and 6.
 
-    After a crash the log tree is replayed in memory. Not supported: zoned devices, extent tree v2, RAID stripe trees,
-    seed devices.
+    After a crash the log tree is replayed in memory. Not supported: zoned devices, extent tree v2, RAID stripe trees.
 
     Args:
         source: one of the devices.
         problems: gets damage, devices that are missing, and what the replay of the log did.
         devices: the others.
+        seeds: devices of other file systems, of which this one may have grown; those that it needs are used.
         replay: whether to replay the log.
 
     Attributes:
@@ -65,11 +65,19 @@ class BtrfsVolume:
     """
 
     def __init__(
-        self, source: Source, problems: ProblemLog, devices: Iterable[Source] = (), *, replay: bool = True
+        self,
+        source: Source,
+        problems: ProblemLog,
+        devices: Iterable[Source] = (),
+        *,
+        seeds: Iterable[Source] = (),
+        replay: bool = True,
     ) -> None:
         """Read the superblocks, the chunk tree and the top of the root tree."""
         self.origin = source.origin
         self._problems = problems
+        self._seeds = list(seeds)
+        self._seed_fsids: set[bytes] = set()
         self._sources, superblocks = self._assemble(source, devices)
         self.superblock = max(superblocks.values(), key=lambda superblock: superblock.generation)
         newest = self.superblock.generation
@@ -241,6 +249,8 @@ class BtrfsVolume:
         nodes = NodeReader(self.superblock, chunks, self._problems)
         for start, data in _system_chunks(self.superblock.system_chunks):
             chunks.add(parse_chunk(start, data)[0])
+        self._take_seeds(chunks)
+        nodes.fsids |= self._seed_fsids
         tree = BTree(nodes, roots.chunk_root, roots.chunk_root_level, roots.chunk_root_generation)
         nodes.read(roots.chunk_root, roots.chunk_root_level, roots.chunk_root_generation)
         low, high = Key(_CHUNK_OBJECT, ItemKind.CHUNK, 0), Key(_CHUNK_OBJECT, ItemKind.CHUNK, MAX_OFFSET)
@@ -250,8 +260,28 @@ class BtrfsVolume:
                     chunks.add(parse_chunk(item.key.offset, item.data)[0])
             except DamagedData as error:
                 self._note(error)
+        self._take_seeds(chunks)
+        nodes.fsids |= self._seed_fsids
         nodes.read(roots.root, roots.root_level, roots.generation)
         return chunks, nodes, BTree(nodes, roots.root, roots.root_level, roots.generation)
+
+    def _take_seeds(self, chunks: ChunkMap) -> None:
+        """Use those seeds that chunks lie on; their tree blocks carry the number of their own file system."""
+        needed = {
+            stripe.device_uuid: stripe.device
+            for chunk in chunks.chunks.values()
+            for stripe in chunk.stripes
+            if stripe.device not in self._sources
+        }
+        for seed in self._seeds if needed else ():
+            try:
+                superblock = read_superblock(seed)
+            except DamagedData:
+                continue  # is told where that file system is opened
+            number = needed.get(superblock.device_uuid)
+            if number is not None:
+                self._sources[number] = seed
+                self._seed_fsids.add(superblock.metadata_fsid)
 
     def _read_log(self, replay_it: bool) -> None:
         """Lay the logs over their subvolumes; one that cannot be read is left out whole."""

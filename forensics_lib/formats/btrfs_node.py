@@ -144,10 +144,14 @@ class NodeReader:
         superblock: tells sizes and the checksum.
         chunks: where addresses lie.
         problems: gets copies that are damaged, while another one is not.
+
+    Attributes:
+        fsids: the UUIDs that tree blocks may carry: of the file system, and of those that it grew from.
     """
 
     def __init__(self, superblock: BtrfsSuperblock, chunks: ChunkMap, problems: ProblemLog) -> None:
         """Begin with nothing kept."""
+        self.fsids = {superblock.metadata_fsid}
         self._superblock = superblock
         self._chunks = chunks
         self._problems = problems
@@ -208,7 +212,7 @@ class NodeReader:
         if not data.startswith(CHECKSUMS[self._superblock.checksum_kind](data[32:])):
             raise DamagedData(f"tree block {logical} has a wrong checksum", origin=device.origin, offset=at)
         node = BtrfsNode(data, device, at)
-        if node.logical != logical or node.fsid != self._superblock.metadata_fsid:
+        if node.logical != logical or node.fsid not in self.fsids:
             raise DamagedData(f"tree block {logical} belongs elsewhere", origin=device.origin, offset=at)
         return node
 

@@ -70,6 +70,7 @@ class BtrfsTree(Tree):
         source: the file system's bytes, or one of its devices.
         problems: gets damage, what cannot be shown, and what the replay of the log did.
         devices: the other devices.
+        seeds: devices of other file systems, of which this one may have grown.
         subvolume: number of the subvolume to start at, also of a deleted one; None for the top level.
         replay: whether to replay the log of a crash.
 
@@ -90,12 +91,13 @@ class BtrfsTree(Tree):
         problems: ProblemLog,
         *,
         devices: Iterable[Source] = (),
+        seeds: Iterable[Source] = (),
         subvolume: int | None = None,
         replay: bool = True,
     ) -> None:
         """Read the superblocks and the trees that lead to all others."""
         self._problems = problems
-        self.volume = BtrfsVolume(source, problems, devices, replay=replay)
+        self.volume = BtrfsVolume(source, problems, devices, seeds=seeds, replay=replay)
         self.origin = source.origin
         self.label = self.volume.superblock.label
         self.uuid = self.volume.superblock.uuid

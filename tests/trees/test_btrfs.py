@@ -19,6 +19,7 @@ from fixtures.disks.make_btrfs import contents, listing, names
 from forensics_lib.errors import DamagedData, ForensicsError, NotFound
 from forensics_lib.formats import btrfs_checksum
 from forensics_lib.formats.btrfs import TOP_LEVEL
+from forensics_lib.formats.btrfs_checksum import CHECKSUMS
 from forensics_lib.formats.btrfs_content import BtrfsContent
 from forensics_lib.formats.btrfs_items import ItemKind
 from forensics_lib.formats.btrfs_node import MAX_OFFSET, Item, Key
@@ -313,6 +314,24 @@ def test_a_device_that_fell_behind_is_read_last(disks: dict[str, list[SparseDisk
     shown = BtrfsTree(behind, problems, devices=others)
     assert "device 1 missed the last transactions" in messages(problems)
     assert differences(shown, truth("btrfs-raid10")) == []
+
+
+def test_a_seed_is_found_by_what_lies_on_it(disks: dict[str, list[SparseDisk]], disk: SparseDisk) -> None:
+    """A file system that has grown of another one's device names that in its chunks only."""
+    first, second, third = disks["btrfs-raid0"]
+    seed = second
+    for place in SUPERBLOCKS:
+        data = bytearray(second.read_at(place, 4096))
+        if len(data) == 4096 and any(data):
+            data[0x20:0x30] = b"of another fs..."
+            digest = CHECKSUMS[int.from_bytes(data[0xC4:0xC6], "little")](bytes(data[32:]))
+            data[: len(digest)] = digest
+            seed = seed.written(place, bytes(data))
+    problems = ProblemLog()
+    tree = BtrfsTree(first, problems, devices=[third], seeds=[disk, seed])
+    assert differences(tree, truth("btrfs-raid0")) == []
+    assert problems.rows == []
+    assert tree.volume.nodes.fsids == {tree.volume.superblock.metadata_fsid, b"of another fs..."}
 
 
 @pytest.mark.parametrize("method", ["none", "zlib", "lzo", "zstd"])
