@@ -21,15 +21,15 @@ def main(archive: Path, path: str | None) -> None:
         hidden = image.hidden()
         print(f"{len(hidden)} files that no container sees, {image.wasted} bytes:")
         for file in hidden:
-            print(f"  {file.path}  {file.size} bytes in layer {file.layer}, hidden by layer {file.hidden_by}")
+            print(f"  {file.path!r}  {file.size} bytes in layer {file.layer}, hidden by layer {file.hidden_by}")
         if path is None:
             path = hidden[0].path
-        print(f"\nversions of {path}:")
+        print(f"\nversions of {path!r}:")
         for version in image.versions(path):
             made_by = steps.get(image.layers[version.layer].diff_id or "", "an unknown step")
             print(f"  layer {version.layer} {version.kind}  {version.sha256 or ''}\n    by {made_by[:100]!r}")
             if version.node is not None and version.node.kind == "file":
-                print(f"    first bytes: {version.read()[:40]!r}\n    at {version.origin}")
+                print(f"    first bytes: {version.read()[:40]!r}\n    at {str(version.origin)!r}")
 
 
 if __name__ == "__main__":

@@ -25,34 +25,33 @@ def main(path: Path) -> None:
         kinds = Counter(row.kind for row in hashes)
         print(f"\nhashed {kinds['file']} files, {kinds['layer']} layers, {kinds['blob']} blobs; for example:")
         for row in hashes.where(kind="file")[:3]:
-            print(f"  {row.sha256}  {row.path}")
+            print(f"  {row.sha256}  {row.path!r}")
 
         checks = ev.verify()
         failed = checks.where(ok=False)
         print(f"\nverified {len(checks)} stored digests, sizes and counts: {len(failed)} differ")
         for check in failed:
-            print(f"  {check.subject}: {check.expected} stated, {check.actual} found")
+            print(f"  {check.subject!r}: {check.expected!r} stated, {check.actual!r} found")
         for problem in ev.problems:
-            print(f"problem: {problem.origin}: {problem.message}")
+            print(f"problem: {str(problem.origin)!r}: {problem.error}")
 
 
 def show(image: fl.Image) -> None:
     """Print one image."""
-    print(f"\n{', '.join(image.tags) or '<no name>'}  {image.id}  {image.platform}")
+    print(f"\n{image!r}\n  {image.id}")
     print(
         f"  {len(image.layers)} layers, {image.stored_size} bytes stored, {image.wasted} bytes hidden by later layers"
     )
     print(f"  history ({image.alignment} with the layers), newest first:")
     for step in image.history():
-        made = "           -" if step.empty else f"{step.size or 0:12}"
-        print(
-            f"  {step.created:%Y-%m-%d %H:%M} {made}  {step.created_by[:90]}" if step.created else step.created_by[:90]
-        )
+        when = f"{step.created:%Y-%m-%d %H:%M}" if step.created else ""
+        made = "-" if step.empty else str(step.size or 0)
+        print(f"  {when:16} {made:>12}  {step.created_by[:90]!r}")
     for layer in image.layers:
         counts = Counter(str(change.kind) for change in layer.changes())
         print(f"  layer {layer.index}: added {counts['A']}, changed {counts['C']}, deleted {counts['D']}")
         for change in layer.changes().where(kind="D"):
-            print(f"    deleted {change.path}")
+            print(f"    deleted {change.path!r}")
 
 
 if __name__ == "__main__":

@@ -23,12 +23,12 @@ def main(archive: Path) -> None:
     """Print matches, file types and hits."""
     with fl.open(archive) as ev:
         for match in ev.scan(RULES):
-            print(f"{match.rule:14} {match.path}  layer {match.owner[:19]}")
+            print(f"{match.rule:14} {match.path!r}  layer {match.owner[:19]}")
         for mime, count in Counter(row.mime for row in ev.identify()).most_common(5):
             print(f"{count:5} {mime}")
         for hit in ev.search(re.compile(rb"(?i)secret|token|passw")):
             place = "" if hit.offset is None else f" @{hit.offset}"  # a name has none
-            print(f"{hit.where:8} {hit.path[:60]}{place}: {hit.match!r}")
+            print(f"{hit.where:8} {hit.path[:60]!r}{place}: {hit.match!r}")
 
 
 if __name__ == "__main__":

@@ -19,20 +19,22 @@ def main(disk: Path, name: str) -> None:
         print(ev.filesystems)
         print(f"there are {len(ev.containers)} containers; removed ones:")
         for container in ev.deleted_containers:
-            print(f"  {container.id[:12]}  {container.name or '(name lost)'}  created {container.created}")
+            print(f"  {container.id[:12]}  {container.name or '(name lost)'!r}  created {container.created}")
         container = next(one for one in ev.deleted_containers if name in (one.name, one.id))
-        print(f"\n{container.name} ran {container.command!r:.200}")
-        print(f"{container.state_note}\n\nits log:")
+        print(f"\n{container.name!r} ran {container.command!r:.200}")
+        print(f"{container.state_note!r}\n\nits log:")
         for record in list(container.logs())[:5]:
-            print(f"  {record.time}  {record.stream}  {record.line.decode('utf-8', 'replace')}")
+            print(f"  {record.time}  {record.stream}  {record.text!r}")
         print("\nwhat it changed, and the first bytes of it:")
         for change in container.diff():
             if change.node is not None and change.node.kind is fl.NodeKind.FILE:
-                print(f"  {change.kind} {change.path}: {change.node.read()[:60]!r}\n    at {change.node.origin}")
+                print(
+                    f"  {change.kind} {change.path!r}: {change.node.read()[:60]!r}\n    at {str(change.node.origin)!r}"
+                )
         print("\nwhere all this was found:")
         for remnant in ev.remnants().where(container_id=container.id):
             size = "" if remnant.size is None else f"{remnant.size} bytes, "
-            print(f"  {remnant.kind} {remnant.path or '(no path)'}: {size}{remnant.confidence} by {remnant.method}")
+            print(f"  {remnant.kind} {remnant.path or '(no path)'!r}: {size}{remnant.confidence} by {remnant.method}")
 
 
 if __name__ == "__main__":

@@ -39,8 +39,11 @@ class ForensicsError(Exception):
     """Base of every exception of this library."""
 
     def __str__(self) -> str:
-        """The message itself (a KeyError would show it quoted)."""
-        return str(self.args[0]) if self.args else type(self).__name__
+        """The message itself (a KeyError would show it quoted); what evidence put in it can do nothing to a screen."""
+        text = str(self.args[0]) if self.args else type(self).__name__
+        if text.isprintable():
+            return text
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
 
 
 class UnsupportedFormat(ForensicsError):

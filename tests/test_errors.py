@@ -107,3 +107,9 @@ def test_attributes() -> None:
     assert AmbiguousName("x", ("a", "b")).candidates == ("a", "b")
     assert (VerificationFailed("x").expected, VerificationFailed("x").actual) == ("", "")
     assert (DamagedData("x").origin, DamagedData("x").offset) == (None, None)
+
+
+def test_names_of_the_evidence_do_nothing_to_a_screen() -> None:
+    error = NotFound("no /a\x1b[2J\u202e\udcff\n/caf\u00e9 here")
+    assert str(error) == r"no /a\x1b[2J\u202e\udcff\n/café here"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)

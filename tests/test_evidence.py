@@ -397,6 +397,17 @@ def test_every_answer_says_what_it_is() -> None:
             assert " object at 0x" not in repr(answer)
 
 
+def test_names_of_the_evidence_do_nothing_to_a_screen(tmp_path: Path) -> None:
+    name = "web\x1b[2J\u202e:1"
+    with fl.open(write_folder(oci_layout(Recipe(RECIPE.layers, [name])), tmp_path / "layout")) as evidence:
+        assert evidence.images[0].tags == (name,)
+        with pytest.raises(fl.NotFound) as caught:
+            evidence.image("other")
+        for text in (repr(evidence.images[0]), repr(evidence.images), str(caught.value)):
+            assert r"web\x1b[2J\u202e:1" in text
+            assert "\x1b" not in text
+
+
 def test_nothing_is_left_open(tmp_path: Path) -> None:
     folder = Path("/proc/self/fd")
     if not folder.is_dir():

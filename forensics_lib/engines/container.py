@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Protocol
 
+from forensics_lib._cells import shown
 from forensics_lib.engines.container_parts import ContainerParts, ContainerState, Endpoint, Mount, Port
 from forensics_lib.engines.fact import Fact
 from forensics_lib.engines.findings import Finding
@@ -87,7 +88,7 @@ class Container:
 
     def __repr__(self) -> str:
         """Name, id and state."""
-        return f"Container({self.name}, {self.id[:12]}, {self.state})"
+        return shown(f"Container({self.name}, {self.id[:12]}, {self.state})", 300)
 
     @property
     def id(self) -> str:

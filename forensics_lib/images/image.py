@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
 
+from forensics_lib._cells import shown
 from forensics_lib.errors import AmbiguousName, DamagedData, NotFound, PathNotFound
 from forensics_lib.images.config import ImageConfig
 from forensics_lib.images.digest import chain_ids
@@ -139,7 +140,8 @@ class Image:
 
     def __repr__(self) -> str:
         """Name and id."""
-        return f"Image({', '.join(self.tags) or '<none>'}, {self.id[:19]}, {self.platform}, {len(self.layers)} layers)"
+        name = ", ".join(self.tags) or "<none>"
+        return shown(f"Image({name}, {self.id[:19]}, {self.platform}, {len(self.layers)} layers)", 300)
 
     @property
     def id(self) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import BinaryIO, Protocol
 
+from forensics_lib._cells import shown
 from forensics_lib._frozen import maker, quick
 from forensics_lib.errors import LimitExceeded, NotAFile, PathNotFound
 from forensics_lib.model import Origin
@@ -151,7 +152,7 @@ class Tree(ABC):
 
     def __repr__(self) -> str:
         """What kind of tree it is, and where it was read from."""
-        return f"{type(self).__name__}({self.origin})"
+        return shown(f"{type(self).__name__}({self.origin})", 300)
 
     @abstractmethod
     def _lookup(self, path: str) -> Node | None:
