@@ -9,8 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain, islice
 from typing import TypeAlias
 
@@ -19,28 +17,21 @@ from forensics_lib.engines.containerd.snapshotter import FOLDER
 from forensics_lib.engines.containerd.store import Containerd
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.errors import DamagedData, ForensicsError
-from forensics_lib.formats.bbolt import Bolt, Record, State
+from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.formats.containerd import unsigned_varint
 from forensics_lib.formats.jsondoc import JsonObject, iter_objects, parse, parse_object, parse_time, to_bytes
 from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.recovery.database import BoltDatabase
 from forensics_lib.recovery.forms import CONTAINER_ID, form_of
-from forensics_lib.recovery.remnant import Confidence, Remnant
-from forensics_lib.sources.base import BytesSource
+from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.trees.base import Node, join, parent_of
 from forensics_lib.trees.documents import DocumentReader
 
-__all__ = ["BoltDatabase", "containerd_remnants", "copied_records", "database_remnants"]
+__all__ = ["containerd_remnants", "copied_records", "database_remnants"]
 
-_METHODS = {
-    State.PREVIOUS: "bbolt previous transaction",
-    State.NEWER: "bbolt newer transaction",
-    State.STALE: "bbolt page",
-    State.LIVE: "bbolt copy",
-}
 _NETWORK_KEY = re.compile(r"docker/network/v1\.0/([a-z_-]+)/(.+?)/?")
 _INDEX = 8
 _SPECIFICATION = b'{"ociVersion"'
-_MAX_RECORDS = 1_000_000
 _MAX_NAME = 200
 _MAX_COPIES = 100
 _LEAST, _LARGEST = 4 * 1024, 64 << 20
@@ -149,95 +140,6 @@ def _present(reader: DocumentReader, places: Iterable[tuple[str, _Reader]]) -> I
         node = reader.find(path)
         if node is not None and node.size:
             yield node, read
-
-
-@dataclass(frozen=True)
-class BoltDatabase:
-    """One database with everything that it holds and held.
-
-    Attributes:
-        path: where it lies, or lay.
-        bolt: its content.
-        known: of a copy, the records of the databases as they are; None for one of these.
-        sound: whether all of its bytes are known to be its own.
-    """
-
-    path: str
-    bolt: Bolt
-    known: dict[tuple[bytes, ...], int] | None = None
-    sound: bool = True
-
-    @cached_property
-    def live(self) -> dict[tuple[bytes, ...], int]:
-        """Hashes of the values by the names of the buckets and the key; only compared with each other."""
-        if self.known is not None:
-            return self.known
-        found = {}
-        for count, record in enumerate(self.bolt.root.walk()):
-            if count >= _MAX_RECORDS:
-                break
-            found[(*record.path, record.key)] = hash(record.value)
-        return found
-
-    @cached_property
-    def _pairs(self) -> set[tuple[bytes, int]]:
-        return {(place[-1], value) for place, value in self.live.items()}
-
-    @cached_property
-    def _ends(self) -> set[tuple[bytes, ...]]:
-        """The ends of the places of live records: what the known part of a place can be equal to."""
-        return {place[start:] for place in self.live for start in range(len(place))}
-
-    @cached_property
-    def gone(self) -> list[Record]:
-        """The records that are not live, whatever bucket they are thought to have been in."""
-        found = []
-        copied = () if self.known is None else self.bolt.root.walk()
-        for record in chain(copied, self.bolt.stale()):
-            if record.state is State.LIVE and self.live.get((*record.path, record.key)) == hash(record.value):
-                continue
-            if record.value is not None and not record.rooted and (record.key, hash(record.value)) in self._pairs:
-                continue
-            found.append(record)
-            if len(found) >= _MAX_RECORDS:
-                break
-        return found
-
-    def was(self, record: Record, what: str) -> str:
-        """What became of a record, in words."""
-        own = (*record.path, record.key)
-        live = own in self.live or (not record.rooted and own in self._ends)
-        where = "" if record.rooted or not record.path else "; which bucket it was in is inferred"
-        return f"{'older version of' if live else 'deleted'} {what}, page {record.page}{where}"
-
-    def remnant(
-        self,
-        record: Record,
-        kind: str,
-        detail: str,
-        *,
-        content: bytes | None = None,
-        container_id: str = "",
-        valid: bool = True,
-        modified_ns: int | None = None,
-    ) -> Remnant:
-        """A record as a remnant; `valid` tells whether its value is what such records hold."""
-        source = None if content is None else BytesSource(content, record.origin)
-        sure = Confidence.INTACT if valid and record.complete and self.sound else Confidence.CARVED
-        return Remnant(
-            kind=kind,
-            path=self.path,
-            container_id=container_id,
-            image_id="",
-            method=_METHODS[record.state],
-            confidence=Confidence.METADATA_ONLY if source is None else sure,
-            complete=source is not None and record.complete and valid and self.sound,
-            size=None if source is None else source.size,
-            origin=record.origin,
-            detail=detail,
-            modified_ns=modified_ns,
-            content=source,
-        )
 
 
 def _networks(database: BoltDatabase) -> Iterator[Remnant]:

@@ -21,7 +21,7 @@ from forensics_lib.formats.bbolt import Bolt, State
 from forensics_lib.formats.jsondoc import JsonObject, parse_object, parse_time
 from forensics_lib.formats.log_record import split_lines
 from forensics_lib.model import Origin, ProblemLog
-from forensics_lib.recovery.databases import BoltDatabase
+from forensics_lib.recovery.database import BoltDatabase
 from forensics_lib.recovery.forms import CONTAINER_ID
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.recovery.sqlite import live_rows
