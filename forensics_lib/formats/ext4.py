@@ -215,7 +215,8 @@ class ExtGeometry:
         """
         if inode.flags & INLINE_DATA:
             return BytesSource((inode.block + self.xattrs(inode).get("system.data", b""))[:size], origin)
-        block, lost = self.block_size, list[tuple[int, int]]()
+        block = self.block_size
+        lost: list[tuple[int, int]] = []
         runs = self.runs(inode, lost)
         extents = [(run.logical * block, run.block * block, run.count * block) for run in runs if run.written]
         if lost:

@@ -25,6 +25,7 @@ __all__ = [
     "device_number",
     "join",
     "make_node",
+    "moved",
     "parent_of",
 ]
 
@@ -136,6 +137,29 @@ class Node:
 
 make_node = maker(Node)
 """`Node`, made in half the time: for walks."""
+
+
+def moved(node: Node, path: str) -> Node:
+    """The same at another path; a few times quicker than `dataclasses.replace`."""
+    return make_node(
+        path,
+        node.kind,
+        node.mode,
+        node.uid,
+        node.gid,
+        node.size,
+        node.mtime_ns,
+        node.origin,
+        node.atime_ns,
+        node.ctime_ns,
+        node.btime_ns,
+        node.target,
+        node.rdev,
+        node.nlink,
+        node.inode,
+        node.xattrs,
+        node.content,
+    )
 
 
 class Tree(ABC):

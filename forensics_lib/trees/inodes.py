@@ -26,6 +26,8 @@ KINDS = {
 _DIR = NodeKind.DIR  # looked up once: a walk asks for every node
 _MAX_NAMES = 200_000  # of directories that are kept
 _MAX_PATHS = 50_000
+_MAX_NODES, _MAX_XATTRS = 2000, 1024  # of what paths lead through, which is looked up again and again
+_PASSED = (NodeKind.DIR, NodeKind.SYMLINK)
 _MAX_STRAYS = 10_000
 
 
@@ -48,6 +50,7 @@ class InodeTree(Tree):
         self._directories: dict[int, Directory] = {}
         self._names_kept = 0
         self._numbers: dict[str, int] = {}
+        self._nodes: dict[str, Node] = {}
         self._strays: dict[int, str] = {}
 
     @abstractmethod
@@ -93,8 +96,15 @@ class InodeTree(Tree):
         return _texts(list(self._entries(path)))
 
     def _lookup(self, path: str) -> Node | None:
-        number = self._number(path)
-        return None if number is None else self._node(path, number)
+        node = self._nodes.get(path)
+        if node is None:
+            number = self._number(path)
+            node = None if number is None else self._node(path, number)
+            if node is not None and node.kind in _PASSED and sum(map(len, node.xattrs.values())) < _MAX_XATTRS:
+                if len(self._nodes) >= _MAX_NODES:
+                    self._nodes.clear()
+                self._nodes[path] = node
+        return node
 
     def _number(self, path: str) -> int | None:
         """The inode number of exactly this path."""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 from forensics_lib.errors import PathNotFound
 from forensics_lib.model import Origin
-from forensics_lib.trees.base import Node, NodeKind, Tree, join
+from forensics_lib.trees.base import Node, NodeKind, Tree, join, moved
 
 __all__ = ["Subtree"]
 
@@ -43,14 +42,14 @@ class Subtree(Tree):
 
     def _lookup(self, path: str) -> Node | None:
         node = self.tree.find(self._outside(path))
-        return None if node is None else replace(node, path=path)
+        return None if node is None else moved(node, path)
 
     def _names(self, path: str) -> Iterable[str]:
         return self.tree.names(self._outside(path))
 
     def _children(self, path: str) -> Iterator[Node]:
         for node in self.tree.entries(self._outside(path)):
-            yield replace(node, path=join(path, node.name))
+            yield moved(node, join(path, node.name))
 
     def _outside(self, path: str) -> str:
         if self.path == "/":

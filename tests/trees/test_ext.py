@@ -271,6 +271,30 @@ def test_what_is_kept_of_directories_is_bounded(tmp_path: Path, monkeypatch: pyt
     assert len(tree._numbers) <= 3
 
 
+@pytest.mark.parametrize("most", [3, 2000])
+def test_what_paths_lead_through_is_kept_within_a_bound(
+    most: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inodes, "_MAX_NODES", most)
+    path = unpacked("ext4", tmp_path)
+    tree = ExtTree(FileSource(path), ProblemLog())
+    walked = {node.path: node for node in ExtTree(FileSource(path), ProblemLog()).walk()}
+    for _ in range(2):
+        for place, node in walked.items():
+            assert tree.find(place) == node
+            assert len(tree._nodes) <= most
+    assert tree.find("/nothing") is None
+    assert {node.kind for node in tree._nodes.values()} <= {NodeKind.DIR, NodeKind.SYMLINK}
+
+
+def test_large_attributes_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inodes, "_MAX_XATTRS", 1)
+    tree = ExtTree(FileSource(unpacked("ext4", tmp_path)), ProblemLog())
+    assert tree.node("/opaque").xattrs == tree.node("/opaque").xattrs == {"trusted.overlay.opaque": b"y"}
+    assert "/" in tree._nodes
+    assert "/opaque" not in tree._nodes
+
+
 def test_a_disk_opens_as_evidence(tmp_path: Path) -> None:
     path = unpacked("ext4", tmp_path)
     with fl.open(path) as ev:

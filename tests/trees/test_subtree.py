@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from forensics_lib.errors import LimitExceeded, PathNotFound
 from forensics_lib.model import Origin, ProblemLog
+from forensics_lib.trees.base import Node, NodeKind, moved
 from forensics_lib.trees.directory import DirectoryTree
 from forensics_lib.trees.subtree import Subtree
 from tests.trees.layers import file, folder, link, overlay, shown, tree
@@ -25,6 +27,15 @@ WHOLE = tree(
         "/var/lib/file": b"",
     },
 )
+
+
+def test_a_moved_node_is_the_same_at_another_path() -> None:
+    content = WHOLE.node("/etc/passwd").content
+    origin, xattrs = Origin("disk"), {"user.name": b"value"}
+    node = Node("/here", NodeKind.FILE, 1, 2, 3, 4, 5, origin, 6, 7, 8, "target", 9, 10, 11, xattrs, content)
+    there = moved(node, "/there")
+    assert there == replace(node, path="/there")
+    assert there.content is content is not None
 
 
 def test_paths_start_at_the_directory() -> None:
