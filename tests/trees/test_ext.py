@@ -3,7 +3,13 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import runpy
+import shutil
 import struct
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -25,7 +31,7 @@ from forensics_lib.trees import inodes
 from forensics_lib.trees.base import Node, NodeKind
 from forensics_lib.trees.ext import ExtTree
 from tests.diskmaker import run, stored
-from tests.trees.kernel_disks import assert_as_listed, assert_as_the_kernel_said, truth, unpacked
+from tests.trees.kernel_disks import DISKS, assert_as_listed, assert_as_the_kernel_said, truth, unpacked
 
 IMAGES = ("ext2", "ext4", "ext4-crash")
 
@@ -410,3 +416,66 @@ def test_a_revoked_block_is_not_replayed() -> None:
     assert set(journal.blocks) == {41}
     assert journal.blocks[41].at == 3
     assert journal.transactions == 2
+
+
+def can_mount() -> str:
+    """Why this machine cannot mount ext4; empty when it can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "needs root on Linux"
+    if not shutil.which("mkfs.ext4") or not Path("/dev/loop-control").exists():
+        return "needs e2fsprogs and loop devices"
+    return ""
+
+
+@contextmanager
+def mounted(image: Path) -> Iterator[Path]:
+    """Where an image is mounted meanwhile."""
+    mount = image.with_suffix(".mnt")
+    mount.mkdir(exist_ok=True)
+    done = subprocess.run(["mount", "-o", "loop,noatime", image, mount], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip(f"mounting failed: {done.stderr!r}")
+    try:
+        yield mount
+    finally:
+        subprocess.run(["umount", mount], check=True)
+
+
+@pytest.mark.skipif(bool(can_mount()), reason=can_mount() or "it can")
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-b 1024 -I 128",
+        "-b 1024 -O ^extent,^64bit",
+        "-b 4096 -O bigalloc,ea_inode,inline_data",
+        "-O meta_bg,^resize_inode",
+    ],
+)
+def test_the_running_kernel_agrees(options: str, tmp_path: Path) -> None:
+    """On a file system that was unmounted, and on what it makes of a copy that was taken while it was mounted."""
+    made = runpy.run_path(str(DISKS / "make_filled.py"))
+    image, copy, other = tmp_path / "disk.img", tmp_path / "copy.img", tmp_path / "other.img"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    run("mkfs.ext4", "-q", "-F", *options.split(), image)
+    with mounted(image) as root:
+        made["fill"](root)
+        subprocess.run(["sync", "-f", root], check=True)
+        shutil.rmtree(root / "many")
+        for number in range(30):
+            (root / f"late-{number}").write_bytes(b"late %d " % number * 200 * number)
+            os.link(root / f"late-{number}", root / f"deep/{number}")
+        (root / "etc").rename(root / "deep/etc")
+        descriptor = os.open(root / "late-29", os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+        subprocess.run(["cp", "--sparse=always", image, copy], check=True)
+    shutil.copy(copy, other)
+    with mounted(image) as root:
+        clean = made["listing"](root)
+    with mounted(other) as root:
+        replayed = made["listing"](root)
+    assert_as_listed(clean, ExtTree(FileSource(image), ProblemLog(strict=True)))
+    tree = ExtTree(FileSource(copy), ProblemLog())
+    assert_as_listed(replayed, tree)
+    assert tree.replayed > 0
