@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
@@ -18,7 +19,7 @@ from itertools import islice
 from forensics_lib.engines.journals import Journals
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.bbolt import Bolt, State
-from forensics_lib.formats.jsondoc import JsonObject, parse_object, parse_time
+from forensics_lib.formats.jsondoc import MAX_BYTES, JsonObject, iter_objects, parse, parse_object, parse_time
 from forensics_lib.formats.log_record import split_lines
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.database import BoltDatabase
@@ -38,6 +39,11 @@ _STORAGE = (
 )
 _IN_HOME = ".local/share/containers/storage"
 _BOLT = ("libpod/bolt_state.db", "bolt_state.db")
+_LISTS = tuple(
+    f"{driver}-containers/{name}.json"
+    for driver in ("overlay", "vfs", "btrfs", "zfs")
+    for name in ("containers", "volatile-containers")
+)
 _EVENTS = ("/run/libpod/events/events.log", "/run/podman/events/events.log", "/events.log", "/events/events.log")
 _CONTAINERS, _CODES, _TIMES = b"ctr", b"exit-code", b"exit-code-time-stamp"
 _LATER_PART = re.compile(rb',"id":"([0-9a-f]{64})","name":"')
@@ -119,11 +125,13 @@ class PodmanStates:
 
     @cached_property
     def live(self) -> set[str]:
-        """Ids of the containers that the states have."""
+        """Ids of the containers that the states have, and those that the storage lists: of CRI-O and Buildah, too."""
         found = {str(row[0]) for row in live_rows(self.trees, "ContainerConfig") if row}
         for _, database in self._databases:
             for key, _ in _children(database):
                 found.add(key.decode("ascii", "replace"))
+        for tree in self.trees:
+            found.update(_listed(tree))
         return found
 
     @cached_property
@@ -157,17 +165,30 @@ class PodmanStates:
                     )
 
 
-def _places(tree: Tree) -> Iterator[str]:
-    """Where databases lie."""
-    homes: list[str] = []
+def _folders(tree: Tree) -> list[str]:
+    """Where storage may lie."""
     try:
         children = tree.children("/home") if "/home" in tree else ()
         homes = [join(node.path, _IN_HOME) for node in islice(children, _MAX_HOMES)]
     except ForensicsError:
-        pass
-    for place in dict.fromkeys(f"{folder}/{name}" for folder in (*_STORAGE, *homes) for name in _BOLT):
+        homes = []
+    return [*_STORAGE, *homes]
+
+
+def _places(tree: Tree) -> Iterator[str]:
+    """Where databases lie."""
+    for place in dict.fromkeys(f"{folder}/{name}" for folder in _folders(tree) for name in _BOLT):
         if place in tree and (node := tree.node(place)).kind is NodeKind.FILE and node.size:
             yield place
+
+
+def _listed(tree: Tree) -> Iterator[str]:
+    """Ids of the containers that storage has now."""
+    for place in (f"{folder}/{name}" for folder in _folders(tree) for name in _LISTS):
+        with suppress(ForensicsError):
+            if place in tree and tree.node(place).size <= MAX_BYTES:
+                value = parse(tree.read(place), tree.origin)
+                yield from (one.text("id") for one in iter_objects(value if isinstance(value, list) else []))
 
 
 def _children(database: BoltDatabase) -> Iterator[tuple[bytes, object]]:

@@ -115,6 +115,14 @@ def test_a_container_that_the_state_has_is_not_listed_and_one_that_was_not_remov
     assert container.id == GONE
 
 
+def test_a_container_that_the_storage_still_lists_is_not_removed(tmp_path: Path) -> None:
+    home = f"{STORAGE}/overlay-containers"
+    older = encoded([{"id": GONE, "names": ["pod"], "layer": LAYER}, {"id": LIVE, "names": ["app"], "layer": LAYER}])
+    now = encoded([{"id": LIVE, "names": ["app"], "layer": LAYER}])
+    known = states(tmp_path, {f"{home}/containers.json": now, f"{home}/volatile-containers.json": b"{torn"})
+    assert [one.id for one in found([remnant(older, f"{home}/containers.json")], known)] == [GONE]
+
+
 def test_the_later_part_of_a_configuration_in_a_free_page(tmp_path: Path) -> None:
     whole = json.dumps(config(GONE, "gone"), separators=(",", ":")).encode()
     part = whole[whole.index(b',"id":"') :]
