@@ -26,6 +26,7 @@ __all__ = ["ExtTree", "ReplayedSource"]
 
 _ROOT = 2
 _ENCRYPTED = 0x800
+_KNOWN_FEATURES = 0x3F7D6  # all incompatible ones but compression, a device for a journal only, and reserved ones
 _INNER_XATTRS = ("system.data", "unknown9.c", "unknown11.v")  # content, encryption, verity: the file system's own
 _MAX_FAULTS = 20  # that become problems of their own
 _MAX_FAST_COMMITS = 64 << 20  # bytes
@@ -73,6 +74,9 @@ class ExtTree(InodeTree):
         """Read the superblock, and the journal when it has to be replayed."""
         super().__init__(source.origin, problems, _ROOT)
         self.geometry = ExtGeometry(source)
+        if unknown := self.geometry.incompat & ~_KNOWN_FEATURES:
+            message = f"incompatible features {unknown:#x} are not known; what they change is misread"
+            problems.add(source.origin, UnsupportedFormat(message))
         self.replayed = self.fast_commits = 0
         self._fast: FastReplay | None = None
         self.source = self._replay(source) if self.geometry.needs_recovery else source

@@ -314,6 +314,14 @@ def test_a_disk_opens_as_evidence(tmp_path: Path) -> None:
         assert [row.kind for row in ev.hashes(kinds={"evidence"})] == ["evidence"]
 
 
+def test_features_that_are_not_known_are_named() -> None:
+    data = bytearray(stored("ext4-fast-commit.img"))
+    data[1024 + 96 + 3] |= 0x40
+    problems = ProblemLog()
+    ExtTree(BytesSource(bytes(data), Origin("disk")), problems)
+    assert problems.rows[0].message == "incompatible features 0x40000000 are not known; what they change is misread"
+
+
 def test_something_else_is_no_ext_file_system() -> None:
     source = BytesSource(bytes(4096), Origin("zeros"))
     assert not is_ext(source)
