@@ -26,6 +26,7 @@ __all__ = ["FileSystem", "Opened", "begins_tar", "open_path", "tar_entries"]
 _LOOKED_AT = 4 << 20
 _LAYOUT = ("manifest.json", "oci-layout", "index.json", "repositories")
 _MOST_FILES = 256  # of a folder of disk images; each of them is looked into
+_PACKED = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf\x27\x1c": "a 7z archive", b"Rar!\x1a\x07": "a rar archive"}
 _SPOOLED_AT_ONCE = 1 << 30
 """Compressed archives above this size are indexed in a pass of their own, and spooled only when content is read."""
 
@@ -205,7 +206,7 @@ def _look_inside(opened: Opened, path: str, problems: ProblemLog, limits: Limits
         if isinstance(source, SpoolSource) and source.error is not None:
             raise source.error  # what came out before the damage need not be what went in
         message = f"{path} is no image archive, layout, tar archive or disk that is read here"
-        reasons = "; ".join(problem.message for problem in problems.rows[:3])
+        reasons = "; ".join([*_seen_instead(source), *(problem.message for problem in problems.rows[:3])])
         raise UnsupportedFormat(f"{message} ({reasons})" if reasons else message)
     once = None
     if isinstance(source, SpoolSource) and file.size > _SPOOLED_AT_ONCE:
@@ -218,6 +219,18 @@ def begins_tar(source: Source) -> bool:
     """Whether the very first bytes are those of a member."""
     head = source.read_some(0, 512)
     return len(head) == 512 and any(head) and checksum_ok(head)
+
+
+def _seen_instead(source: Source) -> list[str]:
+    """What somebody who took it for evidence should know of a file."""
+    head = source.read_some(0, _LOOKED_AT)
+    if not head:
+        return ["it is empty"]
+    if not any(head):
+        return [f"its first {len(head)} bytes are zeros"]
+    return [
+        f"it is {name}, which has to be unpacked first" for magic, name in _PACKED.items() if head.startswith(magic)
+    ]
 
 
 def _looks_like_tar(source: Source) -> bool:

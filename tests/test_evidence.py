@@ -358,6 +358,20 @@ def test_an_archive_whose_compressed_bytes_are_damaged(tmp_path: Path, compressi
     assert read or compression == "bzip2"  # whose blocks are all or nothing
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "it is empty"),
+        (bytes(5 << 20), "its first 4194304 bytes are zeros"),
+        (b"PK\x03\x04" + bytes(99), "it is a zip archive, which has to be unpacked first"),
+    ],
+)
+def test_what_is_taken_for_evidence_by_mistake(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(fl.UnsupportedFormat, match=said):
+        fl.open(tmp_path / "file")
+
+
 def test_a_single_name_of_an_algorithm_or_kind_stands_for_itself() -> None:
     with fl.open(WEB) as evidence:
         alone, listed = evidence.hashes("md5", "file"), evidence.hashes(("md5",), ("file",))
