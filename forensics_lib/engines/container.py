@@ -12,7 +12,7 @@ from forensics_lib._cells import shown
 from forensics_lib.engines.container_parts import ContainerParts, ContainerState, Endpoint, Mount, Port
 from forensics_lib.engines.fact import Fact
 from forensics_lib.engines.findings import Finding
-from forensics_lib.engines.logs import LogRecord
+from forensics_lib.engines.logs import LogRecord, Pattern
 from forensics_lib.model import Origin, utc_from_ns
 from forensics_lib.table import Table
 from forensics_lib.trees.base import Tree
@@ -50,12 +50,7 @@ class ContainerBackend(Protocol):
         """What the engine does not show of that."""
         ...
 
-    def logs(
-        self,
-        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
-        since: datetime | None,
-        until: datetime | None,
-    ) -> Iterator[LogRecord]:
+    def logs(self, pattern: Pattern | None, since: datetime | None, until: datetime | None) -> Iterator[LogRecord]:
         """What it wrote, filtered."""
         ...
 

@@ -15,7 +15,7 @@ from forensics_lib.engines.container import Container
 from forensics_lib.engines.container_parts import ContainerParts, ContainerState, Mount, Port
 from forensics_lib.engines.fact import Fact, Sureness
 from forensics_lib.engines.findings import Finding, findings_of
-from forensics_lib.engines.logs import LogRecord, filter_logs
+from forensics_lib.engines.logs import LogRecord, Pattern, filter_logs
 from forensics_lib.engines.save import Saving
 from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound, UnsupportedFormat
 from forensics_lib.formats.cri_log import read_cri_log
@@ -341,12 +341,7 @@ class _Recovered:
             answer["RestartCount"] = parts.restart_count
         return answer
 
-    def logs(
-        self,
-        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
-        since: datetime | None,
-        until: datetime | None,
-    ) -> Iterator[LogRecord]:
+    def logs(self, pattern: Pattern | None, since: datetime | None, until: datetime | None) -> Iterator[LogRecord]:
         """What it wrote with the driver ``k8s-file``, as far as its file was recovered."""
         return filter_logs(self._records(), pattern, since, until)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,7 +14,7 @@ from forensics_lib.engines.docker.journald import JournalLog
 from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.docker.version import Engine, engine_of
 from forensics_lib.engines.findings import Finding, findings_of
-from forensics_lib.engines.logs import LogRecord, filter_logs
+from forensics_lib.engines.logs import LogRecord, Pattern, filter_logs
 from forensics_lib.engines.save import Saving
 from forensics_lib.errors import ForensicsError, PathNotFound, UnsupportedFormat
 from forensics_lib.model import Origin, ProblemLog
@@ -193,12 +192,7 @@ class Recovered:
             return ""
         return f"{self._real_root}/containers/{self._record.id}/{name}" if name in self._parts.named else ""
 
-    def logs(
-        self,
-        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
-        since: datetime | None,
-        until: datetime | None,
-    ) -> Iterator[LogRecord]:
+    def logs(self, pattern: Pattern | None, since: datetime | None, until: datetime | None) -> Iterator[LogRecord]:
         """What it wrote, as far as it was recovered; from pieces each record once."""
         record = self._record
         named = container_logs(

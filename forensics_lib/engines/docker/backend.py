@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -15,7 +14,7 @@ from forensics_lib.engines.docker.inspect import inspect_container
 from forensics_lib.engines.docker.layerdb import MountRecord
 from forensics_lib.engines.docker.logs import container_logs
 from forensics_lib.engines.findings import Finding, findings_of
-from forensics_lib.engines.logs import LogRecord
+from forensics_lib.engines.logs import LogRecord, Pattern
 from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound
 from forensics_lib.trees.base import Tree, join
 from forensics_lib.trees.changes import diff, hidden_changes
@@ -90,12 +89,7 @@ class _Backend:
     def hidden_changes(self) -> Iterator[Change]:
         yield from hidden_changes(self.base(), self.tree())
 
-    def logs(
-        self,
-        pattern: str | bytes | re.Pattern[str] | re.Pattern[bytes] | None,
-        since: datetime | None,
-        until: datetime | None,
-    ) -> Iterator[LogRecord]:
+    def logs(self, pattern: Pattern | None, since: datetime | None, until: datetime | None) -> Iterator[LogRecord]:
         docker, record = self._docker, self._record
         return container_logs(
             docker.reader.tree,
