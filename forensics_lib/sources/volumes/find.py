@@ -63,7 +63,7 @@ def _carried(volumes: Sequence[Volume], keys: Sequence[str | bytes], problems: P
     found: list[Volume] = []
     for _ in range(_MAX_NESTING):
         opened = [plain for volume in volumes if (plain := _opened(volume, keys, problems)) is not None]
-        members = [member for volume in volumes if (member := MdMember.read(volume.source)) is not None]
+        members = [member for volume in volumes if (member := _member(volume, problems)) is not None]
         for array in arrays(members, problems):
             opened += _inside(array, problems)
         if not opened:
@@ -71,6 +71,16 @@ def _carried(volumes: Sequence[Volume], keys: Sequence[str | bytes], problems: P
         found += opened
         volumes = opened
     return found
+
+
+def _member(volume: Volume, problems: ProblemLog) -> MdMember | None:
+    member = MdMember.read(volume.source)
+    kind = sniff_filesystem(volume.source) if member is not None else None
+    if member is None or kind == "linux_raid_member":
+        return member
+    message = f"the superblock of an array ({member.title}) is left over: the {kind} there takes up its place"
+    problems.add(volume.source.origin.to("MD superblock", member.place), message)
+    return None
 
 
 def _inside(volume: Volume, problems: ProblemLog) -> list[Volume]:

@@ -63,13 +63,12 @@ def sniff_filesystem(source: Source) -> str | None:
 def read_superblock(source: Source) -> Superblock | None:
     """The superblock of the file system that a volume holds; None if none is known, or nothing can be read."""
     member = MdMember.read(source)
-    if member is not None:  # an array can begin where its member does, so it comes first
-        return Superblock("linux_raid_member", member.name, member.uuid)
     head = _head(source, 0, _HEAD)
-    for read in _READERS:
-        found = read(head)
-        if found is not None:
-            return found
+    found = next((found for read in _READERS if (found := read(head)) is not None), None)
+    if member is not None and not (found is not None and _is_left_over(member, found)):
+        return Superblock("linux_raid_member", member.name, member.uuid)  # an array can begin where its member does
+    if found is not None:
+        return found
     for name, places in _MAGICS.items():
         if any(head.startswith(magic, offset) for offset, magic in places):
             return Superblock(name)
@@ -106,6 +105,11 @@ _MAGICS = {
     "vdo": ((0, b"dmvdo001"),),
     "bcachefs": ((4096 + 24, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"),),
 }
+
+
+def _is_left_over(member: MdMember, found: Superblock) -> bool:
+    """Whether a file system was made over a former member: it takes up what the array would leave to its superblock."""
+    return member.data_offset == 0 and member.size < (found.size or 0) <= member.source.size
 
 
 def _zfs(description: bytes) -> Superblock:
@@ -156,7 +160,8 @@ def _lvm(head: bytes) -> Superblock | None:
     for sector in range(0, 2048, 512):
         if head.startswith(b"LABELONE", sector) and head.startswith(b"LVM2 001", sector + 24):
             place = sector + int.from_bytes(head[sector + 20 : sector + 24], "little")
-            return Superblock("LVM2_member", "", _lvm_uuid(head[place : place + 32]))
+            size = int.from_bytes(head[place + 32 : place + 40], "little")
+            return Superblock("LVM2_member", "", _lvm_uuid(head[place : place + 32]), size or None)
     return None
 
 

@@ -190,6 +190,30 @@ def test_what_an_array_at_the_beginning_holds_is_not_taken_from_its_member() -> 
     assert sniff_filesystem(array.source) == "xfs"
 
 
+def test_a_physical_volume_over_a_former_member() -> None:
+    for size, kind in ((6 * MIB, "LVM2_member"), (5 * MIB, "linux_raid_member")):
+        data = bytearray(members("md-raid1-1.0")[0])
+        data[512:1024] = struct.pack("<8sQII8s32sQ", b"LABELONE", 1, 0, 32, b"LVM2 001", b"u" * 32, size).ljust(
+            512, b"\0"
+        )
+        assert sniff_filesystem(disk(bytes(data))) == kind
+
+
+@pytest.mark.parametrize("name", ["md-raid1-1.0", "md-raid5-0.90"])
+def test_a_file_system_over_a_former_member(name: str) -> None:
+    """It is as large as the partition; what lies in an array ends before the superblock, or is larger than a member."""
+    for blocks, kind in ((6 * 1024, "ext2"), (5 * 1024, "linux_raid_member"), (11 * 1024, "linux_raid_member")):
+        data = bytearray(members(name)[0])
+        data[1024:2048] = bytes(1024)
+        struct.pack_into("<II", data, 1024, 100, blocks)
+        data[1024 + 56 : 1024 + 58] = b"\x53\xef"
+        assert sniff_filesystem(disk(bytes(data))) == kind
+        volumes, problems = found(bytes(data))
+        is_left_over = any("is left over: the ext2 there takes up its place" in text for text in problems)
+        assert is_left_over == (kind == "ext2")
+        assert len(volumes) == (kind != "ext2" and "raid1" in name)
+
+
 def test_the_same_member_twice() -> None:
     first, second, third = members("md-raid0")
     (array,), (problem,) = found(first, second, third, second)
