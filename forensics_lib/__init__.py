@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from forensics_lib.evidence import open_evidence as open
     from forensics_lib.formats.journal import JournalEntry
     from forensics_lib.formats.log_record import LogRecord
-    from forensics_lib.formats.tar import TarEntry
+    from forensics_lib.formats.tar_entry import TarEntry
     from forensics_lib.images.config import Healthcheck, HistoryEntry, ImageConfig
     from forensics_lib.images.history import Alignment, HistoryStep
     from forensics_lib.images.image import Artifact, Image
@@ -170,7 +170,7 @@ _HOMES = {
     "evidence": ("Evidence",),
     "formats.journal": ("JournalEntry",),
     "formats.log_record": ("LogRecord",),
-    "formats.tar": ("TarEntry",),
+    "formats.tar_entry": ("TarEntry",),
     "images.config": ("Healthcheck", "HistoryEntry", "ImageConfig"),
     "images.history": ("Alignment", "HistoryStep"),
     "images.image": ("Artifact", "Image"),

@@ -9,7 +9,8 @@ from datetime import datetime
 from pathlib import Path
 
 from forensics_lib.errors import DamagedData, ForensicsError, PathNotFound, UnsupportedFormat
-from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.formats.tar_header import checksum_ok
 from forensics_lib.model import Origin, ProblemLog, utc_from_ns
 from forensics_lib.sources.base import BytesSource, Source

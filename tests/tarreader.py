@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import pytest
 
 from forensics_lib.errors import ForensicsError
-from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.model import Origin
 from forensics_lib.sources.base import BytesSource
 from forensics_lib.sources.stream import BlockStream, SourceStream

@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING, Generic, TypeAlias, TypeVar
 from forensics_lib.analysis.hashing import Meter
 from forensics_lib.analysis.inventory import Inventory, TarStream
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
-from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.model import Origin, Progress
 from forensics_lib.sources.decompress import Compression, Limits, decompress
 from forensics_lib.sources.stream import BlockStream

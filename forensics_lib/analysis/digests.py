@@ -15,7 +15,8 @@ from typing import Protocol
 from forensics_lib._frozen import maker
 from forensics_lib.analysis.inventory import TarStream
 from forensics_lib.errors import ForensicsError, LimitExceeded
-from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.model import ArtifactHash, Origin, make_origin
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.decompress import Limits, decompress

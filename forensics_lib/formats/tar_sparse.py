@@ -10,7 +10,7 @@ from forensics_lib.formats import tar_header
 from forensics_lib.sources.stream import Stream
 
 if TYPE_CHECKING:
-    from forensics_lib.formats.tar import TarEntry
+    from forensics_lib.formats.tar_entry import TarEntry
 
 __all__ = ["expand", "extents", "read_map"]
 

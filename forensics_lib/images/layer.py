@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from forensics_lib.errors import ForensicsError, NotFound, UnsupportedFormat
-from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.formats.tar_header import checksum_ok
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source

@@ -16,7 +16,8 @@ from typing import Any
 from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.bbolt import Bolt
 from forensics_lib.formats.bbolt_meta import find_metas
-from forensics_lib.formats.tar import BLOCK_SIZE, TarDecoder, TarEntry
+from forensics_lib.formats.tar import BLOCK_SIZE, TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.formats.tar_header import checksum_ok, number
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.carve_logs import LOG_HEADS

@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import islice
 
 from forensics_lib.errors import ForensicsError
-from forensics_lib.formats.tar import TarDecoder, TarEntry
+from forensics_lib.formats.tar import TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.model import ProblemLog
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import Source

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded, UnsupportedFormat
-from forensics_lib.formats.tar import AFTER_END, TarDecoder, TarEntry
+from forensics_lib.formats.tar import AFTER_END, TarDecoder
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.formats.tar_sparse import extents
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import ExtentSource, Source

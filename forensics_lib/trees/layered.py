@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from forensics_lib.errors import LimitExceeded
-from forensics_lib.formats.tar import TarEntry
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.trees.archive import Member, MissingContent, read_members, resolve_link

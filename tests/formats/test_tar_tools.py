@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import forensics_lib as fl
-from forensics_lib.formats.tar import TarEntry
+from forensics_lib.formats.tar_entry import TarEntry
 from tests.tarmaker import TarMaker
 from tests.tarreader import by_position, entries, gnu_tar, one, streamed, tool
 

@@ -14,7 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from forensics_lib.errors import DamagedData, UnsupportedFormat
-from forensics_lib.formats.tar import TarEntry
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.formats.tar_write import END_OF_ARCHIVE, TarMember, archive, header, padding
 from tests.tarmaker import TarMaker
 from tests.tarreader import by_position, entries, gnu_tar, one, streamed, tool

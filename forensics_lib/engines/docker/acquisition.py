@@ -14,7 +14,7 @@ from forensics_lib.engines.docker.drivers import DRIVERS, GraphDriver
 from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.docker.layerdb import LayerRecord
 from forensics_lib.errors import DamagedData, ForensicsError
-from forensics_lib.formats.tar import TarEntry
+from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.sources.decompress import Limits
 from forensics_lib.trees.archive import clean_path
 from forensics_lib.trees.base import Node, NodeKind, Tree, join
