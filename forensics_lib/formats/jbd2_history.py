@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import bisect
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from forensics_lib._crc32c import crc32c
 from forensics_lib.errors import DamagedData
-from forensics_lib.model import Progress
-from forensics_lib.sources.base import Source
+from forensics_lib.formats.run import Run
+from forensics_lib.model import Origin, Progress
+from forensics_lib.sources.base import ExtentSource, Source
 
 __all__ = ["JournalCopy", "JournalHistory"]
 
@@ -28,6 +29,7 @@ _ESCAPE, _SAME_UUID, _LAST = 0x1, 0x2, 0x8
 _FAST_COMMIT_BLOCKS = 256
 _CRC32C = 4  # the type of checksum in the superblock of a journal that has them
 _MAX_FAST = 1 << 14
+_MAX_DATA = 1 << 14
 _MAX_LOG = 1 << 24
 """Blocks of a log; the largest that mkfs makes has 2**18 of 4 KiB."""
 
@@ -151,10 +153,38 @@ class JournalHistory:
 
     def between(self, block: int, first: int, last: int) -> bytes | None:
         """The newest copy of a block that transactions from `first` to `last` wrote; None when the log has none."""
+        copy = self._newest(block, first, last)
+        return None if copy is None else self.content(copy)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether each copy has a checksum."""
+        return self.block_size != 0 and self._checked
+
+    def data(self, runs: Iterable[Run], size: int, first: int, last: int, origin: Origin) -> Source | None:
+        """The content of a file whose own blocks went through the log; None unless the log has all of them.
+
+        Args:
+            runs: its blocks.
+            size: its bytes.
+            first: the earliest transaction that can have written it.
+            last: the latest.
+            origin: the file.
+        """
+        extents: list[tuple[int, int, int]] = []
+        for run in runs:
+            for index in range(run.count if run.written else 0):
+                copy = self._newest(run.block + index, first, last)
+                if copy is None or copy.escaped or len(extents) >= _MAX_DATA:
+                    return None
+                extents.append(((run.logical + index) * self.block_size, self.offset(copy), self.block_size))
+        return ExtentSource(self._log, extents, size, origin) if extents else None
+
+    def _newest(self, block: int, first: int, last: int) -> JournalCopy | None:
         for index in reversed(self._by_block.get(block, [])):
             copy = self.copies[index]
-            if first <= copy.sequence <= last and (data := self.content(copy)) is not None:
-                return data
+            if first <= copy.sequence <= last and self.content(copy) is not None:
+                return copy
         return None
 
     def written_after(self, block: int, count: int, sequence: int) -> Iterator[int]:

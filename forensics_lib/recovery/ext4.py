@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4_fast_commit import read_fast_commits
@@ -20,6 +22,8 @@ from forensics_lib.sources.base import BytesSource, Source
 from forensics_lib.trees.ext import ExtTree
 
 __all__ = ["undelete"]
+
+_LOOKED_AT, _FEW = 2048, 5
 
 
 def undelete(tree: ExtTree, problems: ProblemLog, progress: Progress | None = None) -> Iterator[Remnant]:
@@ -80,6 +84,26 @@ class _Undelete(Undelete[ExtInode]):
         self._history = history
         self._groups = groups
         self._progress = progress
+        self._holds_data = False
+
+    def _prepare(self, finds: Sequence[Find[ExtInode]]) -> None:
+        """Tell whether content went through the journal (``data=journal``): else blocks there were never a file's."""
+        files = (one for one in finds if one.state is not None and stat.S_ISREG(one.life.inode.mode))
+        known = [self._in_journal(find) is not None for find in islice(files, _LOOKED_AT)]
+        self._holds_data = sum(known) * _FEW > len(known)
+
+    def _logged(self, find: Find[ExtInode]) -> tuple[Source, Confidence] | None:
+        content = self._in_journal(find) if self._holds_data else None
+        if content is None:
+            return None
+        return content, Confidence.VERIFIED if self._history.is_checked else Confidence.INTACT
+
+    def _in_journal(self, find: Find[ExtInode]) -> Source | None:
+        life, state = find.life, find.state
+        if state is None or state.data is not None or not state.runs:
+            return None
+        origin = self._origin(life, state)
+        return self._history.data(state.runs, state.inode.size, life.first, state.last, origin)
 
     def _read_remains(self) -> None:
         self._names.read_remains(self._free, self._progress)

@@ -124,6 +124,10 @@ class Undelete(ABC, Generic[AnyInode]):
     def _transaction(self, sequence: int) -> str:
         """A transaction as a step of a chain."""
 
+    def _logged(self, find: Find[AnyInode]) -> tuple[Source, Confidence] | None:
+        """The content of a file that went through the log itself; None when it did not, or not all of it is there."""
+        return None
+
     def _prepare(self, finds: Sequence[Find[AnyInode]]) -> None:
         """Look at all finds before the first is judged."""
 
@@ -157,7 +161,7 @@ class Undelete(ABC, Generic[AnyInode]):
                         self._used.add(state.runs)
                     kept.add(find.kept)
                 whole = block_count(find.kept) == block_count(state.runs)
-                if (find.is_last and life.alive) or not (find.is_last or whole):
+                if (find.is_last and life.alive) or not (find.is_last or whole or self._logged(find) is not None):
                     continue
             yield find
 
@@ -249,6 +253,9 @@ class Undelete(ABC, Generic[AnyInode]):
         if state is None:
             words = f"no content is known: never written, empty, or forgotten by the {self.log}"
             return None, Confidence.METADATA_ONLY, [words]
+        logged = self._logged(find) if stat.S_ISREG(state.inode.mode) else None
+        if logged is not None:
+            return *logged, [f"its bytes are in the {self.log}"]
         content = self._content(state, find.kept, origin)
         whole, kept = block_count(state.runs), block_count(find.kept)
         if kept < whole:
