@@ -70,9 +70,10 @@ def deleted_containers(
     collected = Collected(live.keys())
     for remnant in remnants:
         collected.add(remnant)
-    for container_id, origin in witnesses.seen.items():
-        if container_id not in witnesses.logged:  # of such a one the journal tells more
-            collected.add_seen(container_id, origin)
+    if any(docker.root.at("containers") in docker.reader.tree for docker in dockers):  # else nothing tells who is there
+        for container_id, origin in witnesses.seen.items():
+            if container_id not in witnesses.logged:  # of such a one the journal tells more
+                collected.add_seen(container_id, origin)
     told = _facts(collected, live, dockers, witnesses)
     root = dockers[0].real_root if dockers else DEFAULT_ROOT
     found = [_parts(one, collected, told.get(one.id, []), root) for one in collected.sightings.values()]

@@ -8,6 +8,7 @@ from typing import Any
 
 from forensics_lib.engines.container import Container
 from forensics_lib.engines.container_parts import ContainerState
+from forensics_lib.engines.docker.engine import DockerRoot
 from forensics_lib.engines.fact import Fact, Sureness
 from forensics_lib.formats.jsondoc import JsonObject
 from forensics_lib.images.digest import chain_ids
@@ -150,17 +151,27 @@ def test_names_by_endpoint_sandbox_and_container() -> None:
     assert "its name is disputed: web or older" in found.state_note
 
 
-def test_a_container_of_which_only_lines_of_logs_tell() -> None:
-    container = one([], Witnesses([started(WEB, 1), joined("web", 1.1)]))
+def test_a_container_of_which_only_lines_of_logs_tell(tmp_path: Path) -> None:
+    docker = data_root(tmp_path, {"containers": None, "image/overlay2/layerdb": None, "overlay2": None})
+    told = Witnesses([started(WEB, 1), joined("web", 1.1)])
+    (container,) = deleted_containers([], [docker], ProblemLog(), witnesses=told)
     assert (container.name, container.state) == ("web", ContainerState.UNKNOWN)
     assert container.inspect() == {"Id": WEB, "Name": "/web"}
     assert "only lines of logs tell of it" in container.state_note
     assert str(container.origin).startswith("docker.log")
 
 
+def test_without_the_folders_of_containers_nothing_tells_which_were_removed(tmp_path: Path) -> None:
+    docker = data_root(tmp_path, {"image/overlay2/layerdb": None, "overlay2": None})
+    none: list[DockerRoot] = []
+    for dockers in (none, [docker]):
+        assert not deleted_containers([], dockers, ProblemLog(), witnesses=Witnesses([started(WEB, 1)]))
+
+
 def test_a_name_that_fits_two_is_given_to_none() -> None:
     log = [started(WEB, 1), started(DB, 1.2), joined("web", 1.3)]
-    found = deleted_containers([], [], ProblemLog(strict=True), witnesses=Witnesses(log))
+    rows = [remnant(None, f"containers/{one}/config.v2.json", "config") for one in (WEB, DB)]
+    found = deleted_containers(rows, [], ProblemLog(strict=True), witnesses=Witnesses(log))
     assert [container.name for container in found] == ["", ""]
     assert {fact.about for container in found for fact in container.facts} == {"started", "possible name"}
 
