@@ -118,6 +118,10 @@ class _Script:
         if keyword == "HEALTHCHECK":
             check = self._config.healthcheck if step is self._last_check else None
             line = _health_line(check) if check else None
+            if line is None and text.lstrip("{&").startswith(("NONE", '["NONE"]', "Test:[NONE]")):
+                line = "HEALTHCHECK NONE"
+            elif step is not self._last_check and text.startswith(("CMD ", "--")):  # a later one took its place
+                line = f"HEALTHCHECK {text}"
             return self._note(keyword, "", line) if line else None
         if keyword in ("CMD", "ENTRYPOINT", "SHELL") and text.startswith("["):
             return self._command(keyword, text)

@@ -482,3 +482,17 @@ def test_evidence_injects_no_line(config: dict[str, Any], history: Sequence[Hist
     assert all(KEYWORDS.fullmatch(line.split()[0]) for line in others)
     assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202e]", written)
     written.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("HEALTHCHECK NONE", "HEALTHCHECK NONE"),
+        ('HEALTHCHECK &{["NONE"] "0s" "0s" "0s" "0s" \'\\x00\'}', "HEALTHCHECK NONE"),
+        ("HEALTHCHECK {Test:[NONE] Interval:0s}", "HEALTHCHECK NONE"),
+        ("HEALTHCHECK --retries=2 CMD curl -f x", "HEALTHCHECK --retries=2 CMD curl -f x"),
+    ],
+)
+def test_a_health_check_that_a_later_one_replaced(text: str, line: str) -> None:
+    check = {"Healthcheck": {"Test": ["CMD", "x"]}}
+    assert rebuilt(text, "HEALTHCHECK {Test:[CMD x]}", config=check) == [line, 'HEALTHCHECK CMD ["x"]']
