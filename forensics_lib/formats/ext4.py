@@ -214,7 +214,9 @@ class ExtGeometry:
             DamagedData: the map of its blocks is larger than any real one.
         """
         if inode.flags & INLINE_DATA:
-            return BytesSource((inode.block + self.xattrs(inode).get("system.data", b""))[:size], origin)
+            data = (inode.block + self.xattrs(inode).get("system.data", b""))[:size]
+            whole = BytesSource(data, origin)
+            return whole if len(data) == size else ExtentSource(whole, [(0, 0, len(data))], size, origin)
         block = self.block_size
         lost: list[tuple[int, int]] = []
         runs = self.runs(inode, lost)

@@ -22,7 +22,7 @@ from forensics_lib.errors import DamagedData
 from forensics_lib.formats.ext4 import ExtGeometry, is_ext
 from forensics_lib.formats.ext4_fast_commit import FastInode, FastName, FastRange, FastRecord
 from forensics_lib.formats.ext4_fast_replay import FastReplay
-from forensics_lib.formats.ext4_inode import EXTENTS, decode_inode
+from forensics_lib.formats.ext4_inode import EXTENTS, INLINE_DATA, decode_inode
 from forensics_lib.formats.jbd2 import Journal
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.sources.base import BytesSource
@@ -312,6 +312,17 @@ def test_a_disk_opens_as_evidence(tmp_path: Path) -> None:
         wanted = {place: row["sha256"] for place, row in truth("ext4").items() if "sha256" in row}
         assert hashes == wanted
         assert [row.kind for row in ev.hashes(kinds={"evidence"})] == ["evidence"]
+
+
+def test_content_in_an_inode_that_is_shorter_than_its_size_goes_on_with_zeros() -> None:
+    """As mke2fs leaves files that end in a hole."""
+    geometry = ExtGeometry(BytesSource(stored("ext4-fast-commit.img"), Origin("disk")))
+    inode = geometry.inode(12)._replace(flags=INLINE_DATA, size=1 << 40, block=b"x" * 60, tail=b"", acl_block=0)
+    content = geometry.content(inode, inode.size, Origin("inode"))
+    assert content.size == 1 << 40
+    assert content.read_at(0, 100) == b"x" * 60 + bytes(40)
+    assert content.read_at((1 << 40) - 5, 100) == bytes(5)
+    assert geometry.content(inode, 30, Origin("inode")).read_at(0, 100) == b"x" * 30
 
 
 def test_features_that_are_not_known_are_named() -> None:
