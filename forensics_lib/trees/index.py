@@ -117,9 +117,9 @@ class IndexTree(Tree):
         """Set `nlink` of names that share one file."""
         if not self.linked:
             return
-        names = Counter((id(node.content), node.inode) for node in self.files() if node.inode)
+        names = Counter(_file_of(node) for node in self.files() if node.inode)
         for node in list(self.files()):
-            count = names[id(node.content), node.inode] if node.inode else 1
+            count = names[_file_of(node)] if node.inode else 1
             if count != node.nlink:
                 self._nodes[node.path] = replace(node, nlink=count)
 
@@ -144,6 +144,11 @@ class IndexTree(Tree):
             self._children_of[directory] = {}
             self._children_of[parent_of(directory)][directory.rpartition("/")[2]] = None
         return displaced
+
+
+def _file_of(node: Node) -> tuple[int, int]:
+    """What names of one file share and others do not, also where numbers of several archives meet."""
+    return id(node.content or node.origin.parent), node.inode
 
 
 def implied_directory(path: str, origin: Origin) -> Node:

@@ -252,6 +252,19 @@ def test_changes_versions_and_tree_tell_one_story(layers: list[list[tuple[str, s
     assert {row.path for row in stack.hidden()} <= stored
 
 
+def test_links_of_different_layers_are_no_names_of_one_file() -> None:
+    """Members without content at the same place of their archives: their numbers are equal, the files are not."""
+    lower = TarMaker().file("a", b"1").symlink("b", "a")
+    upper = TarMaker().file("c", b"1").symlink("d", "a").hardlink("e", "d")
+    assert {node.path: node.nlink for node in stack_of([lower, upper]).tree().walk() if node.kind != "dir"} == {
+        "/a": 1,
+        "/b": 1,
+        "/c": 1,
+        "/d": 2,
+        "/e": 2,
+    }
+
+
 @pytest.mark.parametrize("marks", [("d/x", "d"), ("d", "d/x")])
 def test_an_opaque_directory_below_another_one(marks: tuple[str, str]) -> None:
     """Each stands in a directory of the layer, which the other one does not hide, whichever comes first."""
