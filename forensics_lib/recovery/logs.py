@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import islice
 from typing import Protocol
 
@@ -114,13 +115,14 @@ def share_logs(
     wanted = {bound for bounds, _ in spans for bound in (bounds.first, bounds.last)}
     known = _known_records(found, wanted, quiet)
     by_id = {parts.record.id: parts for parts in found}
+    is_whole = cache(lambda container_id: _is_whole(by_id[container_id], quiet))
     candidates = [_Candidate.removed(parts, quiet) for parts in found] if logs else []
     candidates += [_Candidate.living(*one) for one in live if _Keeping.of(one[0]).files > 1] if logs else []
     learned = {one.id: one.shapes for one in candidates}
     for bounds, log in spans:
         if log.container_id in by_id:
             learned[log.container_id] |= bounds.shapes
-            if not _is_whole(by_id[log.container_id]):
+            if not is_whole(log.container_id):
                 by_id[log.container_id].fragments.append(log)
             continue
         if known.get(bounds.first, set()) & known.get(bounds.last, set()):
@@ -130,7 +132,7 @@ def share_logs(
             learned[fits[0][1]] |= bounds.shapes
         if not fits or fits[0][1] not in by_id:
             continue
-        if _is_whole(by_id[fits[0][1]]):
+        if is_whole(fits[0][1]):
             continue
         by_id[fits[0][1]].fragments.append(log)
         if len(fits) > 1:
@@ -138,13 +140,23 @@ def share_logs(
             problems.add(log.origin, f"log of container {fits[0][1][:12]} by its times; it could be of {others}, too")
 
 
-def _is_whole(parts: LogOwner) -> bool:
-    """Whether every file that Docker kept of a log was recovered, so that older records are those it threw away."""
+def _is_whole(parts: LogOwner, problems: ProblemLog) -> bool:
+    """Whether every file that Docker kept of a log was recovered, so that older records are those it threw away.
+
+    The files have to follow each other: of an earlier rotation one would hold what a later one, or none of them, has.
+    """
     keeping = _Keeping.of(parts.record)
-    names = [keeping.name(number) for number in range(keeping.files)]
-    return keeping.files > 1 and all(
-        any(one in parts.named and parts.named[one].complete for one in (name, f"{name}.gz")) for name in names
-    )
+    if keeping.files == 1:
+        return False
+    last: int | None = None
+    for number in reversed(range(keeping.files)):
+        names = (keeping.name(number), f"{keeping.name(number)}.gz")
+        file = next((parts.named[name] for name in names if name in parts.named and parts.named[name].complete), None)
+        times = [record.time_ns for record in log_records(file, problems)] if file is not None else []
+        if file is None or (times and last is not None and min(times) < last):
+            return False
+        last = max(times, default=last)
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,6 +201,13 @@ def test_a_rotated_log_that_is_whole_gets_back_nothing_that_docker_threw_away(fi
     assert texts(container) == expected
 
 
+def test_files_of_two_rotations_make_no_whole_log() -> None:
+    log = f"{FOLDER}/{WEB}-json.log"
+    named = [remnant(line("two", 4), log, "log"), remnant(line("three", 5), f"{log}.1", "log")]
+    record = remnant(EXITED, f"{FOLDER}/config.v2.json", "config")
+    assert texts(one([record, rotating(2), *named, *carved(line("one", 3))])) == ["one", "two", "three"]
+
+
 def test_a_compressed_piece_is_of_a_log_that_was_compressed() -> None:
     other = [encoded(config(DB, "db", 2.5, Running=True, StartedAt=at(2.6)))]
     piece = remnant(gzip.compress(line("x", 3)), "", "log")
