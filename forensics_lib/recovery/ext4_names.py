@@ -25,7 +25,7 @@ __all__ = ["Names"]
 
 _ROOT = 2
 _WINDOW = 4 << 20
-_DOT = b"\x0c\x00\x01\x02.\0\0\0"
+_DOT = b"\x0c\x00\x01\x02.\0"  # the two bytes behind it keep what the block held before
 
 
 class Names(Paths[ExtInode]):
@@ -138,7 +138,7 @@ class Names(Paths[ExtInode]):
 
     def _owner(self, block: int, data: bytes, sequence: int) -> int | None:
         """The directory that a block belonged to when a transaction wrote it."""
-        if data[4:12] == _DOT:
+        if data[4:10] == _DOT:
             return int.from_bytes(data[:4], "little")
         return self._owner_of(block, sequence)
 

@@ -22,6 +22,8 @@ from forensics_lib.formats.jbd2_history import JournalHistory
 from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.ext4 import undelete
 from forensics_lib.recovery.ext4_free import free_ranges, without
+from forensics_lib.recovery.ext4_lives import Lives
+from forensics_lib.recovery.ext4_names import Names
 from forensics_lib.recovery.remnant import Confidence, Remnant
 from forensics_lib.sources.base import BytesSource, ExtentSource
 from forensics_lib.trees.ext import ExtTree
@@ -364,3 +366,35 @@ def test_any_map_is_survived(block: bytes, node: bytes, extents: bool) -> None:
     except DamagedData:
         return
     assert all(0 < run.block <= 1000 - run.count for run in found)
+
+
+def test_a_freed_directory_is_known_whatever_its_padding_holds() -> None:
+    tree = tree_of(disk())
+    groups = BlockGroups(tree.source)
+    size, data, patched = groups.block_size, bytearray(disk()), 0
+    for offset, length in free_ranges(tree, ProblemLog()):
+        for at in range(offset, offset + length, size):
+            number, head = int.from_bytes(data[at : at + 4], "little"), data[at + 4 : at + 10]
+            if head != b"\x0c\x00\x01\x02.\0" or not is_dir_block(bytes(data[at : at + size]), 1 << 20):
+                continue
+            generation = tree.geometry.inode(number).generation
+            seed = crc32c(struct.pack("<II", number, generation), groups.seed)
+            data[at + 10 : at + 12] = b"xy"
+            data[at + size - 4 : at + size] = struct.pack(
+                "<I", crc32c(bytes(data[at : at + size - 12]), seed) ^ 0xFFFFFFFF
+            )
+            patched += 1
+    assert patched
+    known = left_over(disk())
+    assert any(known)
+    assert left_over(bytes(data)) == known
+
+
+def left_over(data: bytes) -> list[str]:
+    """The names that are known without the journal."""
+    tree, history = tree_of(data), JournalHistory(None)
+    groups = BlockGroups(tree.source)
+    lives = Lives(tree.source, history, groups, ProblemLog())
+    names = Names(tree.source, tree.geometry, history, groups, lives)
+    names.read_remains(free_ranges(tree, ProblemLog()))
+    return sorted(name.path for life in lives for name in names.of(life))
