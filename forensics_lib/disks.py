@@ -13,7 +13,7 @@ from forensics_lib.sources.base import Source
 from forensics_lib.sources.disk import open_disk
 from forensics_lib.sources.file import FileSource
 from forensics_lib.sources.siblings import Siblings
-from forensics_lib.sources.volumes import Superblock, Volume, find_volumes, read_superblock
+from forensics_lib.sources.volumes import Superblock, Volume, by_backup, find_volumes, read_superblock
 from forensics_lib.trees.base import Tree
 from forensics_lib.trees.index import IndexTree
 from forensics_lib.trees.sleuthkit import KIT_TYPES
@@ -88,7 +88,7 @@ def find_filesystems(
         problems: told of damage, and of file systems that are not read.
         keys: passphrases, key files or keys to try on encrypted volumes.
     """
-    volumes = [(volume, read_superblock(volume.source)) for volume in find_volumes(disks, problems, keys=keys)]
+    volumes = [_recognised(volume, problems) for volume in find_volumes(disks, problems, keys=keys)]
     found = []
     mounted: set[str] = set()
     for volume, superblock in volumes:
@@ -122,6 +122,17 @@ def find_filesystems(
             problems.add(one.origin, UnsupportedFormat(f"{one.name} holds {one.type}, in which no files are"))
         return []
     return found if len(disks) == 1 else [_with_disk(one) for one in found]
+
+
+def _recognised(volume: Volume, problems: ProblemLog) -> tuple[Volume, Superblock | None]:
+    """A volume and its superblock, by a copy of that where the first is lost."""
+    found = read_superblock(volume.source)
+    mended = by_backup(volume.source) if found is None else None
+    if mended is None:
+        return volume, found
+    source, copy = mended
+    problems.add(copy, "the superblock is lost; the file system is read by this copy of it, which may be older")
+    return replace(volume, source=source), read_superblock(source)
 
 
 def _with_disk(found: FileSystem) -> FileSystem:

@@ -224,6 +224,33 @@ def test_extended_partitions_in_a_circle(tmp_path: Path) -> None:
     assert any("circle" in message for message in problems)
 
 
+@pytest.mark.parametrize("lost", [1024, 2048, 4096, 64 << 10])
+def test_a_lost_superblock_is_replaced_by_its_copy(lost: int, disk: fl.Evidence, tmp_path: Path) -> None:
+    path = unpacked("docker-disk.raw", tmp_path)
+    with path.open("r+b") as file:
+        file.seek(0 if lost > 1024 else 1024)
+        file.write(bytes(lost))
+    with fl.open(path) as evidence:
+        (filesystem,), (expected,) = evidence.filesystems, disk.filesystems
+        assert (filesystem.uuid, filesystem.size) == (expected.uuid, expected.size)
+        assert [c.id for c in evidence.containers] == [c.id for c in disk.containers]
+        nodes = [(n.path, n.inode, n.size, n.mtime_ns) for n in filesystem.tree.walk()]
+        assert nodes == [(n.path, n.inode, n.size, n.mtime_ns) for n in expected.tree.walk()]
+        assert [str(p.origin) for p in evidence.problems if "superblock is lost" in p.message] == [
+            "docker-disk.raw > superblock @8389632"
+        ]
+
+
+def test_a_lost_superblock_without_a_copy_is_no_disk(tmp_path: Path) -> None:
+    path = unpacked("docker-disk.raw", tmp_path)
+    with path.open("r+b") as file:
+        for group in range(32):
+            file.seek((group * 8192 + 1) * 1024)
+            file.write(bytes(1024))
+    with pytest.raises(fl.UnsupportedFormat):
+        fl.open(path)
+
+
 def test_a_disk_cut_inside_a_file_system(tmp_path: Path) -> None:
     disk = with_table(EXT4)
     found, problems = opened(disk[: MIB + 12 * MIB], tmp_path)

@@ -9,6 +9,7 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.model import ProblemLog
 from forensics_lib.sources.base import Source
 from forensics_lib.sources.volumes.bcache import backing_device
+from forensics_lib.sources.volumes.ext_backup import by_backup
 from forensics_lib.sources.volumes.gpt import Gpt, has_header
 from forensics_lib.sources.volumes.luks import LuksSource
 from forensics_lib.sources.volumes.lvm import PhysicalVolume, logical_volumes
@@ -104,7 +105,7 @@ def has_volumes(source: Source) -> bool:
     mbr = Mbr.read(source)
     if mbr is not None and any(0 < entry.start * 512 < source.size for entry in mbr.entries):
         return True
-    return Gpt.read(source, quiet) is not None
+    return Gpt.read(source, quiet) is not None or by_backup(source) is not None
 
 
 def _several(disks: Source | Sequence[Source]) -> Sequence[Source]:
