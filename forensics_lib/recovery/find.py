@@ -31,6 +31,7 @@ from forensics_lib.recovery.libpod import PodmanStates
 from forensics_lib.recovery.members import archive_members
 from forensics_lib.recovery.orphans import orphans
 from forensics_lib.recovery.podman import podman_containers
+from forensics_lib.recovery.records import Records, named_by_records
 from forensics_lib.recovery.remnant import Remnant
 from forensics_lib.recovery.sqlite import copied_rows, journal_rows, sqlite_remnants
 from forensics_lib.recovery.witnesses import Witnesses
@@ -161,6 +162,7 @@ class Recovery:
         """A file system whose blocks are there; a kind in which deleted files are not looked for is a problem."""
         described: list[Remnant] = []
         carved: list[Remnant] = []
+        block = 0
         try:
             deleted = _deleted(tree, self._problems, self._progress)
             if deleted is None:
@@ -168,6 +170,7 @@ class Recovery:
                 return
             described.extend(deleted.described)
             for space in deleted.spaces:
+                block = space.block
                 carved.extend(carve(space, self._problems, self._progress, known=digests))
         except ForensicsError as error:
             self._problems.add(tree.origin, error)
@@ -177,7 +180,9 @@ class Recovery:
             ids |= {record.id for docker in self._holdings.dockers for record in docker.records}
             carved = list(named_by_host_names(carved, ids))
             found.sightings.extend((*described, *carved))
-            found.remnants.extend(named_by_layers(list(agreed(described, carved, self._problems)), self._problems))
+            remnants = named_by_layers(list(agreed(described, carved, self._problems)), self._problems)
+            known = Records.of(remnants, self._holdings.dockers)
+            found.remnants.extend(named_by_records(remnants, carved, known, block))
 
 
 class _Deleted(NamedTuple):
