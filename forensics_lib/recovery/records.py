@@ -3,7 +3,7 @@
 The digest of a layer and the chain id below it follow from the lists of layers in image configs. Docker writes the
 files of one record one after the other, so that they lie in blocks that follow each other: ``diff``, ``size``,
 ``cache-id`` and ``parent`` of a layer (moby ``layer/filestore.go``), ``mount-id``, ``init-id`` and ``parent`` of a
-container's writable layer.
+container's writable layer, the latter behind ``link`` and ``lower`` of its directory.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from forensics_lib.errors import ForensicsError
 from forensics_lib.formats.jsondoc import JsonValue, parse_object, parse_time
 from forensics_lib.images.digest import chain_ids
 from forensics_lib.model import Origin
+from forensics_lib.recovery.layer_links import LINK, LOWER, LayerLinks
 from forensics_lib.recovery.remnant import Remnant
 
 __all__ = ["Records", "named_by_records"]
@@ -30,7 +31,7 @@ _LIST = re.compile(rb'"diff_ids":\s*\[(?:\s*"sha256:[0-9a-f]{64}"\s*,?){1,512}\s
 _LISTED = re.compile(rb"sha256:[0-9a-f]{64}")
 _MOUNT = re.compile(r"layerdb/mounts/([0-9a-f]{64})/")
 _NOWHERE = Origin("image config")
-_SHORT = 128
+_SHORT = 4096
 _MAX_IMAGE = 16 << 20
 _SOON = 10**9
 _SHOWN = 3
@@ -56,17 +57,19 @@ class Records:
         live: chain ids of layers that are there.
         images: by id.
         driver: the storage driver that wrote the records; empty where there are several.
+        links: what is known of the layers' directories.
     """
 
     layers: dict[str, tuple[str, str]] = field(default_factory=dict)
     live: set[str] = field(default_factory=set)
     images: dict[str, _Image] = field(default_factory=dict)
     driver: str = ""
+    links: LayerLinks = field(default_factory=LayerLinks)
 
     @classmethod
-    def of(cls, remnants: Iterable[Remnant], dockers: Sequence[DockerRoot]) -> Records:
+    def of(cls, remnants: Sequence[Remnant], dockers: Sequence[DockerRoot]) -> Records:
         """What data roots and recovered configs tell."""
-        known = cls()
+        known = cls(links=LayerLinks.of(remnants, dockers))
         drivers = {driver for docker in dockers for driver in docker.graph_drivers}
         known.driver = drivers.pop() if len(drivers) == 1 else ""
         for docker in dockers:
@@ -159,7 +162,8 @@ def named_by_records(
         block: bytes of a block, in which each file starts.
     """
     places: dict[str, dict[str, None]] = {}
-    for text, path in (*known.places(), *_beside(carved, known, block)):
+    beside = list(_beside(carved, known, block))
+    for text, path in (*known.places(), *known.links.places(known.layers), *beside):
         places.setdefault(text, {})[path] = None
     found = list(remnants)
     texts = ["" if remnant.path else _text(remnant) for remnant in found]
@@ -185,7 +189,7 @@ def _named(remnant: Remnant, places: Sequence[str]) -> Remnant:
 
 
 def _beside(carved: Iterable[Remnant], known: Records, block: int) -> Iterator[tuple[str, str]]:
-    """(text, path) of the files of records that lie in blocks that follow each other."""
+    """(text, path) of the files of records that lie in blocks that follow each other; what they tell is noted."""
     lying = {one.origin.offset: one for one in carved if one.origin.offset is not None and one.complete}
     texts = {offset: text for offset, one in lying.items() if (text := _text(one))}
     for offset, text in texts.items():
@@ -196,6 +200,7 @@ def _beside(carved: Iterable[Remnant], known: Records, block: int) -> Iterator[t
                 yield text, _layer_file(chain, "diff")
                 yield second, _layer_file(chain, "size")
                 yield third, _layer_file(chain, "cache-id")
+                known.links.caches.setdefault(chain, set()).add(third)
                 if chain != text:
                     yield fourth, _layer_file(chain, "parent")
         elif _FOLDER.fullmatch(text) and second == f"{text}-init":
@@ -206,6 +211,12 @@ def _beside(carved: Iterable[Remnant], known: Records, block: int) -> Iterator[t
             yield second, f"{folder}init-id"
             if parent and container_id:
                 yield parent, f"{folder}parent"
+            known.links.add_mount(text, parent)
+            lower, link = texts.get(offset - block, ""), texts.get(offset - 2 * block, "")
+            if LOWER.fullmatch(lower) and LINK.fullmatch(link) and text not in known.links.live:
+                yield lower, f"{known.links.driver}/{text}/lower"
+                yield link, f"{known.links.driver}/{text}/link"
+                known.links.lowers.setdefault(text, lower)
 
 
 def _chain(diff_id: str, parent: str, known: Records) -> str:
