@@ -190,7 +190,16 @@ def _named(remnant: Remnant, places: Sequence[str]) -> Remnant:
 
 def _beside(carved: Iterable[Remnant], known: Records, block: int) -> Iterator[tuple[str, str]]:
     """(text, path) of the files of records that lie in blocks that follow each other; what they tell is noted."""
-    lying = {one.origin.offset: one for one in carved if one.origin.offset is not None and one.complete}
+    spaces: dict[Origin | None, dict[int, Remnant]] = {}
+    for one in carved:
+        if one.origin.offset is not None and one.complete:
+            spaces.setdefault(one.origin.parent, {})[one.origin.offset] = one
+    for lying in spaces.values():
+        yield from _beside_in(lying, known, block)
+
+
+def _beside_in(lying: Mapping[int, Remnant], known: Records, block: int) -> Iterator[tuple[str, str]]:
+    """The same in one device, by the offsets of what lies there."""
     texts = {offset: text for offset, one in lying.items() if (text := _text(one))}
     for offset, text in texts.items():
         second, third, fourth = (texts.get(offset + block * step, "") for step in (1, 2, 3))

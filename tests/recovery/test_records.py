@@ -27,13 +27,13 @@ def image(*diff_ids: str, created: float = 1, **more: Any) -> Remnant:
     return remnant(encoded(document), "imagedb/content/sha256/x", "image")
 
 
-def lying(*contents: bytes | Remnant, first: int = 8, step: int = 1024) -> list[Remnant]:
+def lying(*contents: bytes | Remnant, first: int = 8, step: int = 1024, device: str = "disk") -> list[Remnant]:
     """Files in blocks that follow each other."""
     found = []
     for index, one in enumerate(contents):
         row = one if isinstance(one, Remnant) else remnant(one)
         known = {name: getattr(row, name) for name in ("container_id", "image_id")}
-        origin = Origin("disk").to("carved", (first + index) * step)
+        origin = Origin(device).to("carved", (first + index) * step)
         found.append(remnant(row.read(), row.path, row.kind, origin=origin, **known))
     return found
 
@@ -65,6 +65,7 @@ def test_the_record_of_a_layer_by_its_order() -> None:
     assert paths(rows) == named
     assert paths(rows[:3]) == ["", "", ""]  # nothing tells the layer below
     assert paths(rows, block=4096) == [""] * 4
+    assert paths([*rows[:2], *lying(CACHE.encode(), BASE.encode(), first=10, device="other")]) == [""] * 4
     lower = lying(BASE.encode(), b"7", hexid("lowest").encode())
     folder = f"layerdb/sha256/{BASE.removeprefix('sha256:')}"
     assert paths(lower, image(BASE, TOP)) == [f"{folder}/{name}" for name in ("diff", "size", "cache-id")]
