@@ -12,6 +12,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 from forensics_lib.engines.fact import Fact, Sureness
@@ -39,9 +40,11 @@ _ENDPOINT = re.compile(rf"connectivity on endpoint {_NAME} \({_ID}\)|addresses f
 _ASKED = re.compile(rf"Calling POST (?:/v[\d.]+)?/containers/create\?(?:[^\s\"]*&)?name={_NAME}")
 _SANDBOX = re.compile(rf"stale sandbox {_ID} \({_ID}\)")
 _LAYER = re.compile(rf"mounted via layerStore: &\{{\S*?/([0-9a-z]{{25,64}})(?:/merged)?[ }}].*container={_ID}")
-_TYPED = re.compile(
-    rf"\b(?:docker|nerdctl)\b.{{0,200}}?\b(?:run|create)\b.{{0,4000}}?\s--name[= ]{_NAME}(?!\S)", re.DOTALL
-)
+_TOOL, _VERB = re.compile(r"\b(?:docker|nerdctl)\b"), re.compile(r"\b(?:run|create)\b")
+_NAMED = re.compile(rf"\s--name[= ]{_NAME}(?!\S)")
+_TO_VERB, _TO_NAME, _TOOLS = 200, 4000, 16  # characters between the words of a command, and commands in one line
+_MESSAGE = 16 << 10
+"""Characters of a line of the daemon's log that are looked at; real ones are far shorter."""
 _SHORT_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{12,64}(?![0-9a-f])")
 _NOT_CONTAINERS = ("gateway_", "ingress-endpoint", "lb-")
 _MAX_EVENTS = 1_000_000
@@ -152,7 +155,7 @@ class Witnesses:
         return told
 
     def _line(self, line: DaemonLogLine) -> None:
-        text = line.message
+        text = line.message[:_MESSAGE]
         if found := _STARTED.search(text):
             self._tell(_first(found), "started", line)
             if line.time_ns is not None and len(self._starts) < _MAX_EVENTS:
@@ -206,13 +209,23 @@ class Witnesses:
         if len(self._texts) >= _MAX_EVENTS:
             return
         self._texts.append((text, method, origin))
-        if time_ns is not None and (found := _TYPED.search(text)) is not None:
-            self._typed.append(_Named(time_ns, found[1], method, origin))
+        if time_ns is not None and (name := _name_given(text)):
+            self._typed.append(_Named(time_ns, name, method, origin))
 
 
 def iso(time_ns: int | None) -> str:
     """A time as Docker writes it; empty when there is none."""
     return "" if time_ns is None else format_time(time_ns)
+
+
+def _name_given(text: str) -> str:
+    """The name that a command gives to a new container; empty when it gives none."""
+    for tool in islice(_TOOL.finditer(text), _TOOLS):
+        verb = _VERB.search(text, tool.end(), tool.end() + _TO_VERB)
+        found = _NAMED.search(text, verb.end()) if verb is not None else None
+        if verb is not None and found is not None and found.start() - verb.end() <= _TO_NAME:
+            return found[1]
+    return ""
 
 
 def _first(found: re.Match[str]) -> str:
@@ -228,10 +241,10 @@ def _commands_about(
         if len(fits) == 1:
             sure = Sureness.STATED if len(start) == len(fits[0]) else Sureness.DERIVED
             yield fits[0], Fact("command", text, sure, method, f"it has the id {start}", origin)
-    found = _TYPED.search(text)
-    owners = by_name.get(found[1], ()) if found is not None else ()
-    if found is not None and len(owners) == 1:
-        yield owners[0], Fact("command", text, Sureness.LIKELY, method, f"it gives the name {found[1]}", origin)
+    name = _name_given(text)
+    owners = by_name.get(name, ()) if name else ()
+    if len(owners) == 1:
+        yield owners[0], Fact("command", text, Sureness.LIKELY, method, f"it gives the name {name}", origin)
 
 
 def _paired(

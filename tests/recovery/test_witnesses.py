@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,6 +134,20 @@ def test_commands_about_a_container() -> None:
     assert "geheim1" in facts[WEB][1].value
     assert "geheim1" not in facts[WEB][1].masked
     assert DB not in facts
+
+
+def test_a_command_without_a_name_is_not_about_a_container_without_one() -> None:
+    assert Witnesses(commands=[typed("docker run -d x", None)]).facts({WEB: Life("", None, None)}) == {}
+
+
+@pytest.mark.parametrize("text", ["docker run ", f'connecting to shim {"a" * 64}"', "failed to exit within "])
+def test_long_lines_cost_no_time(text: str) -> None:
+    start = time.process_time()
+    witnesses = Witnesses([line(text * 20_000, 1)], commands=[typed(text * 20_000, 1)])
+    assert not any(
+        fact.about == "name" for found in witnesses.facts({WEB: Life("", None, None)}).values() for fact in found
+    )
+    assert time.process_time() - start < 5
 
 
 def test_sandboxes_and_endpoints() -> None:
