@@ -79,9 +79,10 @@ def _ranges(tree: ExtTree, problems: ProblemLog) -> Iterator[tuple[int, int]]:
     step = max(32, descriptor_size) if wide else 32
     size, groups = geometry.block_size, BlockGroups(source)
     ratio = 1 << min(max(log_cluster - (size.bit_length() - 11), 0), 20) if readonly_features & _BIGALLOC else 1
-    for group in range((geometry.block_count - first + per_group - 1) // per_group if per_group else 0):
+    blocks = min(geometry.block_count, source.size // size)  # what a damaged superblock says beyond is not there
+    for group in range((blocks - first + per_group - 1) // per_group if per_group else 0):
         start = first + group * per_group
-        count = min(per_group, geometry.block_count - start)
+        count = min(per_group, blocks - start)
         place = geometry.descriptor_offset(group)
         try:
             free = _group(source.read_at(place, step), wide, bool(readonly_features & _CHECKSUMS))

@@ -13,10 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import forensics_lib as fl
-from forensics_lib.model import ProblemLog
+from forensics_lib.model import Origin, ProblemLog
 from forensics_lib.recovery.ext4_free import _clear_bits, free_ranges
+from forensics_lib.sources.base import BytesSource
 from forensics_lib.trees.ext import ExtTree
+from tests.diskmaker import stored
 from tests.samples import FIXTURES
+
+ORIGIN = Origin("disk")
 
 
 @given(st.binary(max_size=64) | st.lists(st.sampled_from([b"\0", b"\xff", b"\x0f"]), max_size=40).map(b"".join))
@@ -41,6 +45,18 @@ def test_groups_that_were_never_written_hold_copies_of_the_superblock() -> None:
         assert isinstance(tree, ExtTree)
         found, counted = free_blocks(tree)
         assert found == counted
+
+
+def test_a_superblock_that_counts_more_blocks_than_there_are() -> None:
+    data = stored("ext2.img")
+    whole = ExtTree(BytesSource(data, ORIGIN), ProblemLog())
+    damaged = bytearray(data)
+    struct.pack_into("<I", damaged, 1024 + 4, 0xFFFFFFF0)
+    tree = ExtTree(BytesSource(bytes(damaged), ORIGIN), ProblemLog())
+    assert tree.geometry.block_count == 0xFFFFFFF0
+    problems = ProblemLog()
+    assert list(free_ranges(tree, problems)) == list(free_ranges(whole, ProblemLog()))
+    assert not problems.rows
 
 
 @pytest.mark.skipif(not shutil.which("mkfs.ext4"), reason="needs e2fsprogs")
