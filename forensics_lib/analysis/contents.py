@@ -19,7 +19,7 @@ from forensics_lib.errors import DamagedData, ForensicsError, LimitExceeded
 from forensics_lib.formats.tar import TarDecoder
 from forensics_lib.formats.tar_entry import TarEntry
 from forensics_lib.model import Origin, Progress
-from forensics_lib.sources.decompress import Compression, Limits, decompress
+from forensics_lib.sources.decompress import Limits, decompress
 from forensics_lib.sources.stream import BlockStream
 from forensics_lib.trees.archive import clean_path, report_faults
 from forensics_lib.trees.base import Node, NodeKind
@@ -166,7 +166,7 @@ class _Reader:
 
     def _archive(self, job: TarStream) -> Iterator[_Found]:
         """The members of one archive, as far as it can be read."""
-        place = job.origin if job.compression is Compression.NONE else job.origin.to(job.compression)
+        place = job.inside
 
         def report(error: ForensicsError) -> None:
             self._problems.add(place, error)

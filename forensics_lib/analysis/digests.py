@@ -30,8 +30,6 @@ FILE_ALGORITHMS = ("md5", "sha1", "sha256")
 
 _row = maker(ArtifactHash)
 Tick = Callable[[int], None]
-
-
 FileDigests = tuple[str, int, int, *tuple[bytes, ...]]
 """A file's name, its size, where its header lies, and its digests: less than a row, as there are millions."""
 
